@@ -1,0 +1,241 @@
+"""The active run of this process: `init log step watch finish`, as `import tracer` gives them.
+
+`log` is the whole public hot path: this thread's writer is found, and does one `pack_into`.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from tracer.config import Config
+    from tracer.record.recorder import Here, Recorder
+    from tracer.run import Run
+
+import os
+import sys
+import threading
+
+from tracer.errors import RunNotFound, StoreError, UsageError
+from tracer.state import _state
+
+_NOT_BEGUN = "Tracer not initialized. Call tracer.init() first, or write `with tracer.init(project=...):`."
+#: Through these a spawned worker finds the run of its parent.
+_WORKER_FOLDER, _WORKER_ID, _WORKER_PARENT = "_TRACER_RUN_FOLDER", "_TRACER_RUN_ID", "_TRACER_RUN_PID"
+
+_here: Here | threading.local = threading.local()
+
+
+def init(
+    project: str | None = None,
+    run_name: str | None = None,
+    *,
+    config: Mapping[str, object] | Config | None = None,
+    resume: str | bool | None = None,
+    **settings: object,
+) -> Run:
+    """Begin a run and make it the active one.
+
+    Args:
+        project: Project of the run; `TRACER_PROJECT`, else `default`, when absent.
+        run_name: Name of the run; made from date and host when absent.
+        config: Hyper-parameters of the run, kept with it and compared by `tracer compare`; or a whole `Config`.
+        resume: Name or id of a run to continue; True continues the newest run named `run_name`, if there is one.
+        **settings: Any field of `Config`: tags, notes, group, storage_path, checkpoint_interval …
+
+    Returns:
+        The run; also a context manager that finishes it.
+
+    Raises:
+        ConfigError: A setting is not known or cannot be meant.
+        StoreError: The store cannot be written, or there is no such run to continue.
+
+    Example:
+        >>> with tracer.init(project="gpt", config={"lr": 3e-4}) as run:
+        ...     tracer.log({"loss": 2.5})
+    """
+    # Loaded here and not at the head: `import tracer` alone opens none of the rooms.
+    from tracer import sink
+    from tracer.config import Config
+    from tracer.run import Run
+
+    if isinstance(config, Config):
+        chosen, hyperparameters = config, None
+    else:
+        named = {"project_name": project, "run_name": run_name}
+        chosen = Config.load({**{key: value for key, value in named.items() if value is not None}, **settings})
+        hyperparameters = config
+    found = _resumed(chosen, resume) if resume else None
+    if _state.tracer is not None:
+        before = _state.tracer
+        sink.say(f"tracer: {before.name!r} was still running; it is finished before the new run begins")
+        before.finish()
+    run = Run(chosen, hyperparameters, resume=found)
+    _activate(run)
+    return run
+
+
+def log(metrics: Mapping[str, object], step: int | None = None) -> None:
+    """Record values of metrics in the active run; see `Run.log`.
+
+    Args:
+        metrics: Name → value.
+        step: The step they belong to; the run's own counter when absent.
+
+    Raises:
+        UsageError: No run is active.
+
+    Example:
+        >>> with tracer.init(project="docs", quiet=True):
+        ...     tracer.log({"loss": 0.5})
+    """
+    try:
+        writer = _here.writer
+    except AttributeError:
+        writer = _active().writer()
+    writer.log(metrics, step)
+
+
+def step() -> None:
+    """End a step of the active run; see `Run.step`.
+
+    Raises:
+        UsageError: No run is active.
+    """
+    _run().step()
+
+
+def watch(model: object, optimizer: object = None) -> None:
+    """Record gradient statistics of a model in the active run; see `Run.watch`.
+
+    Args:
+        model: A `torch.nn.Module`.
+        optimizer: The optimizer that steps it; may be left out.
+
+    Raises:
+        UsageError: No run is active.
+    """
+    _run().watch(model, optimizer)
+
+
+def finish() -> None:
+    """End the active run; see `Run.finish`.
+
+    Raises:
+        UsageError: No run is active.
+    """
+    _run().finish()
+
+
+def get_run_id() -> str:
+    """Return the id of the active run.
+
+    Raises:
+        UsageError: No run is active.
+    """
+    return _run().run_id
+
+
+def get_step() -> int:
+    """Return the step of the active run; 0 without one."""
+    return _state.step_count
+
+
+def _run() -> Run:
+    """Return the active run, or say that there is none."""
+    if _state.tracer is None:
+        raise UsageError(_NOT_BEGUN)
+    run: Run = _state.tracer
+    return run
+
+
+def _activate(run: Run) -> None:
+    """Make a run the active one, and let spawned workers find it."""
+    global _here  # noqa: PLW0603 -- the hot path finds its writer by one look-up
+    _state.tracer, _state.config = run, run.config
+    _here = run.recorder.here
+    os.environ[_WORKER_FOLDER], os.environ[_WORKER_ID] = run.folder, run.run_id
+    os.environ[_WORKER_PARENT] = str(os.getpid())
+    run.when_finished.append(lambda: _deactivate(run))
+
+
+def _deactivate(run: Run) -> None:
+    """Forget a run that was finished, if it is the active one."""
+    global _here  # noqa: PLW0603 -- the hot path finds its writer by one look-up
+    if _state.tracer is not run:
+        return
+    _state.reset()
+    _here = threading.local()
+    for name in (_WORKER_FOLDER, _WORKER_ID, _WORKER_PARENT):
+        os.environ.pop(name, None)
+
+
+_worker: Recorder | None = None
+
+
+def _active() -> Recorder:
+    """Return the active run's recorder; a spawned worker joins the run of its parent."""
+    global _worker, _here  # noqa: PLW0603 -- as above; a worker joins once
+    if _state.tracer is not None:
+        return _run().recorder
+    if _worker is None and _is_worker():
+        _worker = _join_parent()
+        _here = _worker.here
+    if _worker is None:
+        raise UsageError(_NOT_BEGUN)
+    return _worker
+
+
+def _join_parent() -> Recorder:
+    """Return a recorder for the run of the process that started this worker."""
+    from tracer import places, sink
+    from tracer.config import Config
+    from tracer.record.identity import Place
+    from tracer.record.recorder import Recorder
+
+    config, folder, uid = Config.load({}), os.environ[_WORKER_FOLDER], os.environ[_WORKER_ID]
+    guard, mode = sink.Guard(strict=config.strict, quiet=config.quiet), places.kind(folder, config.journal)
+    return Recorder(
+        folder, uid, Place.here(), mode=mode, durability=config.durability, guard=guard, name=uid, role="worker"
+    )
+
+
+def _is_worker() -> bool:
+    """Tell whether this process was started by `multiprocessing` out of the process that owns the run."""
+    multiprocessing = sys.modules.get("multiprocessing.process")
+    parent = multiprocessing.parent_process() if multiprocessing is not None else None
+    return parent is not None and str(parent.pid) == os.environ.get(_WORKER_PARENT)
+
+
+def _resumed(config: Config, resume: str | bool) -> tuple[str, dict[str, Any]] | None:
+    """Find the run to continue."""
+    from tracer import events, runfile
+    from tracer.storage import Store
+
+    name = _given_name(config) if resume is True else str(resume)
+    if not name:
+        message = "resume=True needs run_name=...: it continues the newest run of that name."
+        raise UsageError(message)
+    try:
+        with Store.open(config.storage_path) as store:
+            row = store.run(name)
+            folder = os.path.join(config.storage_path, "runs", row.folder)
+    except (RunNotFound, StoreError):
+        if resume is True:
+            return None
+        raise
+    if row.status == events.RUNNING:
+        message = (
+            f"Run {name!r} is still running (process {runfile.read(folder).get('pid')}). Wait for it, or stop it first."
+        )
+        raise UsageError(message)
+    facts = runfile.read(folder)
+    facts.update(steps=row.steps, checkpoints=row.checkpoints)
+    return folder, facts
+
+
+def _given_name(config: Config) -> str:
+    """Return the run's name if somebody chose it."""
+    return config.run_name if "run_name" in config.given else ""

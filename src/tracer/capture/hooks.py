@@ -1,0 +1,132 @@
+"""The two classes with which a loop of one's own reads gradient statistics, without a run."""
+
+from __future__ import annotations
+
+import math
+
+from torch.nn import Module
+
+from tracer.capture.gradients import GradientStatistics
+from tracer.config import Config
+from tracer.events import SEED_STATISTICS
+
+_COUNTS = frozenset({"num_zeros", "num_nans", "num_infs"})
+
+
+class GradientHook:
+    """The gradient statistics of one model by layer.
+
+    They are measured when they are asked for, or before the optimizer's step that came since, never inside backward.
+
+    Args:
+        config: `gradient_layers` says which layers.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Linear(2, 1)
+        >>> hook = GradientHook(Config())
+        >>> hook.attach(model)
+        >>> model(torch.ones(4, 2)).sum().backward()
+        >>> hook.get_data()["bias"]["norm"]
+        4.0
+        >>> hook.detach()
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self._statistics = GradientStatistics()
+        self._data: dict[str, dict[str, float]] = {}
+
+    def attach(self, model: Module) -> None:
+        """Watch a `torch.nn.Module`.
+
+        Args:
+            model: The model; a further one is watched beside it.
+
+        Raises:
+            TypeError: It has no parameters to name.
+        """
+        self._statistics.attach(model, layers=self.config.gradient_layers)
+
+    def detach(self) -> None:
+        """Stop watching; the data stay until `reset`."""
+        self._take()
+        self._statistics.detach()
+
+    def get_data(self) -> dict[str, dict[str, float]]:
+        """Return the latest statistics.
+
+        Returns:
+            Layer → `norm mean std max min num_zeros num_nans num_infs`; layers without gradient are left out.
+        """
+        self._take()
+        return {layer: dict(values) for layer, values in self._data.items()}
+
+    def reset(self) -> None:
+        """Forget what was measured."""
+        self._statistics.forget()
+        self._data.clear()
+
+    def _take(self) -> None:
+        """Measure now, and keep what layers with a gradient say."""
+        self._statistics.arrived()  # nobody asked for those in time
+        values = self._statistics.measure()
+        if values is None:
+            waited = self._statistics.arrived(wait=True)  # the caller wants figures, so here the device is waited for
+            if not waited:
+                return
+            values = waited[-1]
+        layers = values.axis.layers
+        figures = memoryview(values.matrix).cast("f").tolist()
+        for column, layer in enumerate(layers):
+            statistics = dict(zip(SEED_STATISTICS, figures[column :: len(layers)], strict=True))
+            if not math.isnan(statistics["num_nans"]):
+                self._data[layer] = {
+                    name: int(value) if name in _COUNTS else value for name, value in statistics.items()
+                }
+
+
+class HookManager:
+    """All hooks of a model: those that the settings switch on.
+
+    Args:
+        config: `track_gradients` and `gradient_layers` are read.
+
+    Example:
+        >>> HookManager(Config(track_gradients=False)).get_all_data()
+        {}
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.hooks = [GradientHook(config)] if config.track_gradients else []
+
+    def attach_all(self, model: Module) -> None:
+        """Attach every hook to a model.
+
+        Args:
+            model: A `torch.nn.Module`.
+        """
+        for hook in self.hooks:
+            hook.attach(model)
+
+    def detach_all(self) -> None:
+        """Detach every hook."""
+        for hook in self.hooks:
+            hook.detach()
+
+    def get_all_data(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Return the data of every hook.
+
+        Returns:
+            Class name of the hook → its data, such as `{"GradientHook": {layer: {"norm": …}}}`.
+        """
+        return {type(hook).__name__: hook.get_data() for hook in self.hooks}
+
+    def reset_all(self) -> None:
+        """Forget the data of every hook."""
+        for hook in self.hooks:
+            hook.reset()
+
+
+__all__ = ["GradientHook", "HookManager"]

@@ -1,0 +1,372 @@
+"""Every setting is a row of one table: field, environment names, file key, type, default, help.
+
+The order is: argument, environment, file, default. The file is `tracer.yaml` beside the program, or what
+`TRACER_CONFIG` names; the command line, the documentation and `tracer doctor` read the same rows.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+import os
+
+from tracer.errors import ConfigError
+
+_YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+DURABILITIES = ("interval", "step", "none")
+_FILE = "tracer.yaml"
+
+
+class Setting:
+    """One row: what a setting is called everywhere, what it may be, and what it is for."""
+
+    __slots__ = ("choices", "default", "env", "file_key", "help", "minimum", "name", "type")
+
+    def __init__(
+        self,
+        name: str,
+        type: str,  # noqa: A002 -- the column is called so in the documentation
+        default: object,
+        *,
+        env: tuple[str, ...] = (),
+        help: str,  # noqa: A002 -- the column is called so in the documentation
+        file_key: str = "",
+        choices: tuple[str, ...] = (),
+        minimum: float | None = None,
+    ) -> None:
+        self.name, self.type, self.default, self.help = name, type, default, help
+        self.env = env or (f"TRACER_{name.upper()}",)
+        self.file_key = file_key or name
+        self.choices, self.minimum = choices, minimum
+
+    def read(self, value: object, where: str) -> object:
+        """Return a value of this setting's type, or say what is wrong with it and where it came from."""
+        if value is None and self.default is None:
+            return None
+        try:
+            read = _READERS[self.type](value)
+        except (TypeError, ValueError):
+            message = f"{where}={value!r} is not {_NAMED[self.type]}. {self.help}"
+            raise ConfigError(message) from None
+        if self.choices and read not in self.choices:
+            message = f"{where}={value!r} is not known. Choose one of: {', '.join(self.choices)}."
+            raise ConfigError(message)
+        if self.minimum is not None and isinstance(read, (int, float)) and not read >= self.minimum:
+            message = f"{where}={value!r} is too small: at least {self.minimum:g} is needed. {self.help}"
+            raise ConfigError(message)
+        return read
+
+
+def _text(value: object) -> str:
+    """Read text; a path counts as text, a number does not."""
+    if isinstance(value, (str, os.PathLike)):
+        return os.fspath(value)
+    raise TypeError
+
+
+def _flag(value: object) -> bool:
+    """Read yes or no."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, (str, int)) and str(value).strip().lower() in _YES + _NO:
+        return str(value).strip().lower() in _YES
+    raise ValueError
+
+
+def _whole(value: object) -> int:
+    """Read a whole number."""
+    if isinstance(value, (bool, float)) and value != int(value):
+        raise ValueError
+    return int(value)  # type: ignore[call-overload, no-any-return]  # what it cannot read it refuses by itself
+
+
+def _number(value: object) -> float:
+    """Read a number."""
+    return float(value)  # type: ignore[arg-type]  # what it cannot read it refuses by itself
+
+
+def _names(value: object) -> list[str]:
+    """Read names: a list, or text with commas."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_text(part) for part in value]
+    raise TypeError
+
+
+def _mapping(value: object) -> dict[str, object]:
+    """Read a dictionary with text as keys."""
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return dict(value)
+    raise TypeError
+
+
+_READERS: Mapping[str, Callable[[object], object]] = {
+    "str": _text, "bool": _flag, "int": _whole, "float": _number, "list[str]": _names, "dict": _mapping,
+}  # fmt: skip
+_NAMED = {
+    "str": "text", "bool": "yes or no", "int": "a whole number", "float": "a number",
+    "list[str]": "a list of names", "dict": "a dictionary",
+}  # fmt: skip
+
+SETTINGS = (
+    Setting(
+        "project_name",
+        "str",
+        "default",
+        env=("TRACER_PROJECT", "TRACELET_PROJECT"),
+        file_key="project",
+        help="Project of new runs.",
+    ),
+    Setting("run_name", "str", None, help="Name of the run; made from date and host when absent."),
+    Setting("tags", "list[str]", (), help="Tags of the run; `tracer list --tag` finds them."),
+    Setting("notes", "str", None, help="Free text about the run."),
+    Setting("group", "str", None, help="Name that several runs share, such as the folds of one experiment."),
+    Setting("job_type", "str", None, help="What the run does in its group, such as `train` or `eval`."),
+    Setting(
+        "storage_path", "str", "./.tracer", env=("TRACER_STORAGE",), file_key="storage", help="Folder of the store."
+    ),
+    Setting(
+        "retention_days",
+        "int",
+        30,
+        minimum=0,
+        help=(
+            "Days after which a run expires if you set this; 0 keeps it for ever. The default alone deletes nothing."
+        ),
+    ),
+    Setting(
+        "checkpoint_interval",
+        "int",
+        1000,
+        minimum=1,
+        help="Steps between two checkpoints: markers with statistics; every value is kept anyway.",
+    ),
+    Setting("capture_samples", "int", 5, minimum=0, help="Rows kept of each batch given to `run.log_samples`."),
+    Setting("track_gradients", "bool", True, help="Record gradient statistics of a watched model at checkpoints."),
+    Setting("track_system_metrics", "bool", True, help="Record CPU, memory, disk and GPU in the background."),
+    Setting("track_git", "bool", True, help="Record commit, branch and the uncommitted diff."),
+    Setting("track_environment", "bool", True, help="Record Python, packages, platform and command line."),
+    Setting(
+        "gradient_layers",
+        "list[str]",
+        None,
+        help=("Watch only layers whose name holds one of these texts, matches a glob, or matches `re:` and a pattern."),
+    ),
+    Setting("system_interval_s", "float", 10.0, minimum=0.1, help="Seconds between two samples of the system."),
+    Setting(
+        "durability",
+        "str",
+        "interval",
+        choices=DURABILITIES,
+        help=(
+            "When a machine's crash is survived: after at most a second (`interval`), at each step "
+            "(`step`), or when the system likes (`none`)."
+        ),
+    ),
+    Setting(
+        "journal",
+        "str",
+        "auto",
+        choices=("auto", "mapped", "append"),
+        help="How the journal is written; `auto` maps it on local disks and appends elsewhere.",
+    ),
+    Setting(
+        "maintain",
+        "str",
+        "companion",
+        choices=("companion", "off"),
+        help=(
+            "Who turns the journal of a long run into Parquet while it lives: a small niced process, or "
+            "nobody until a command reads it."
+        ),
+    ),
+    Setting("finish_timeout_s", "float", 10.0, minimum=0, help="Longest time that `finish` may take."),
+    Setting("quiet", "bool", False, help="Print nothing at start and end."),
+    Setting(
+        "strict", "bool", False, help="Raise internal errors instead of counting them; for tests of Tracer itself."
+    ),
+    Setting(
+        "custom_metrics",
+        "dict",
+        (),
+        help=(
+            "Name → function without arguments, called at each checkpoint; or name → {goal: min|max, "
+            "unit: text}, which declares a metric."
+        ),
+    ),
+    Setting(
+        "async_writes",
+        "bool",
+        True,
+        help="`False` means durability=`step`; there is no queue that could be switched off.",
+    ),
+    Setting(
+        "write_buffer_size",
+        "int",
+        100,
+        minimum=1,
+        help="Accepted for old programs; nothing is buffered, so nothing changes.",
+    ),
+    Setting(
+        "max_workers", "int", 4, minimum=1, help="Accepted for old programs; there is no pool, so nothing changes."
+    ),
+)
+_ROWS = {row.name: row for row in SETTINGS}
+#: What people write for a field: the file's keys are accepted as arguments too.
+_ALIASES = {row.file_key: row.name for row in SETTINGS}
+
+
+class Config:
+    """The settings of one run, checked and complete.
+
+    Args:
+        project_name: Project of the run.
+        **settings: Any other field of `SETTINGS`.
+
+    Raises:
+        ConfigError: A field is not known or its value cannot be meant.
+
+    Example:
+        >>> Config(project_name="gpt", checkpoint_interval=500).checkpoint_interval
+        500
+    """
+
+    __slots__ = (*_ROWS, "given")
+
+    project_name: str
+    run_name: str
+    tags: list[str]
+    notes: str | None
+    group: str | None
+    job_type: str | None
+    storage_path: str
+    retention_days: int
+    checkpoint_interval: int
+    capture_samples: int
+    track_gradients: bool
+    track_system_metrics: bool
+    track_git: bool
+    track_environment: bool
+    gradient_layers: list[str] | None
+    system_interval_s: float
+    durability: str
+    journal: str
+    maintain: str
+    finish_timeout_s: float
+    quiet: bool
+    strict: bool
+    custom_metrics: dict[str, object]
+    async_writes: bool
+    write_buffer_size: int
+    max_workers: int
+    given: frozenset[str]
+
+    def __init__(self, project_name: str = "default", **settings: object) -> None:
+        arguments = _known({"project_name": project_name, **settings})
+        for row in SETTINGS:
+            value = row.read(arguments[row.name], row.name) if row.name in arguments else _fresh(row)
+            object.__setattr__(self, row.name, value)
+        self.given = frozenset(settings)
+        self.storage_path = os.path.abspath(self.storage_path)
+        self.run_name = self.run_name or _run_name()
+        if not self.async_writes:
+            self.durability = "step"
+
+    @classmethod
+    def load(cls, arguments: Mapping[str, object], environ: Mapping[str, str] | None = None) -> Config:
+        """Return the settings of a new run: argument, else environment, else file, else default.
+
+        Args:
+            arguments: What the program passed; it wins.
+            environ: The environment; the process' own when absent.
+
+        Returns:
+            The checked settings; `given` names those that somebody set.
+
+        Raises:
+            ConfigError: A value cannot be read; the message names the variable or file it came from.
+        """
+        environ = os.environ if environ is None else environ
+        found = _from_file(environ.get("TRACER_CONFIG"))
+        for row in SETTINGS:
+            named = next((name for name in row.env if name in environ), None)
+            if named is not None:
+                found[row.name] = row.read(environ[named], named)
+        found.update(_known(arguments))
+        return cls(**found)  # type: ignore[arg-type]  # each value was read by its row
+
+    def to_dict(self) -> dict[str, object]:
+        """Return every field, ready for JSON."""
+        values = {row.name: getattr(self, row.name) for row in SETTINGS}
+        values["custom_metrics"] = {name: _shown(value) for name, value in self.custom_metrics.items()}
+        return values
+
+    def __repr__(self) -> str:
+        """Show what differs from the defaults."""
+        changed = {name: getattr(self, name) for name in sorted(self.given)}
+        return (
+            f"Config(project_name={self.project_name!r}, " + ", ".join(f"{k}={v!r}" for k, v in changed.items()) + ")"
+        )
+
+
+def _known(arguments: Mapping[str, object]) -> dict[str, object]:
+    """Return arguments by field name, or name the one that is not known and what comes near."""
+    named: dict[str, object] = {}
+    for name, value in arguments.items():
+        field = name if name in _ROWS else _ALIASES.get(name)
+        if field is None:
+            import difflib
+
+            near = difflib.get_close_matches(name, _ROWS, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else "`tracer settings` lists them all."
+            message = f"{name!r} is not a setting (its value is {value!r}). {hint}"
+            raise ConfigError(message)
+        named[field] = value
+    return named
+
+
+def _fresh(row: Setting) -> object:
+    """Return a default that nobody shares."""
+    if row.type == "dict":
+        return {}
+    return None if row.default is None else _READERS[row.type](row.default)
+
+
+def _from_file(path: str | None) -> dict[str, object]:
+    """Return the settings of the file, by field name."""
+    if path is None and not os.path.exists(_FILE):
+        return {}
+    path = path or _FILE
+    import yaml  # a base dependency, loaded only where there is a file to read
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = yaml.safe_load(file) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        message = f"The settings file {path!r} cannot be read ({error}). Mend it, or unset TRACER_CONFIG."
+        raise ConfigError(message) from error
+    if not isinstance(content, dict):
+        message = f"The settings file {path!r} holds {type(content).__name__}, not `name: value` lines."
+        raise ConfigError(message)
+    content = content.get("tracer", content)
+    return {name: _ROWS[name].read(value, f"{path}: {name}") for name, value in _known(content).items()}
+
+
+def _run_name() -> str:
+    """Return a name for a run that was given none."""
+    import socket
+    import time
+
+    host = "".join(c if c.isalnum() or c in "-_" else "-" for c in socket.gethostname().split(".")[0])
+    return time.strftime("run_%Y%m%d_%H%M%S_", time.localtime()) + (host or "host")
+
+
+def _shown(value: object) -> object:
+    """Return a custom metric as JSON can hold it."""
+    return f"<function {getattr(value, '__name__', 'of yours')}>" if callable(value) else value
+
+
+__all__ = ["SETTINGS", "Config", "Setting"]

@@ -1,0 +1,5 @@
+"""Figures of the system."""
+
+from tracer.capture.system import SystemMetrics
+
+__all__ = ["SystemMetrics"]

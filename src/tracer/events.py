@@ -1,0 +1,143 @@
+"""The vocabulary: what can be recorded, and what is counted when it could not be.
+
+Producers make one of these values and hand it to `sink.emit`; they never see a run or a file.
+Loaded by `import tracer`, so: slotted classes, no dataclasses, no typing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from typing_extensions import Buffer
+
+#: The states a run can be in; there is no fifth.
+RUNNING, COMPLETED, FAILED, CRASHED = "running", "completed", "failed", "crashed"
+STATUSES = (RUNNING, COMPLETED, FAILED, CRASHED)
+
+#: The statistics of one tensor, in the order in which they are stored.
+TENSOR_STATISTICS = ("norm", "mean", "std", "max", "min", "zeros", "nans", "infs")
+
+#: The seed documents' names for the last three; `StorageBackend` and `GradientHook` speak them.
+SEED_STATISTICS = ("norm", "mean", "std", "max", "min", "num_zeros", "num_nans", "num_infs")
+
+#: What is counted when it goes wrong: name → what the reader of a summary is told.
+COUNTERS = {
+    "records_lost": "records that could not be kept",
+    "records_in_memory": "records held in memory because the disk does not take them",
+    "segments_late": "journal segments that were not ready when needed",
+    "sync_failures": "syncs that the disk refused",
+    "blocks_bad": "journal blocks that failed their check",
+    "bytes_set_aside": "bytes set aside because they failed a check",
+    "device_values_lost": "values that never arrived from the device",
+    "internal_errors": "errors inside Tracer that were kept from the program",
+}
+
+
+class Scalars:
+    """Values of metrics at one step; without a step it is the run's own counter."""
+
+    __slots__ = ("step", "time", "values")
+
+    def __init__(self, values: Mapping[str, object], step: int | None = None, time: float | None = None) -> None:
+        self.values, self.step, self.time = values, step, time
+
+    def __eq__(self, other: object) -> bool:
+        """Compare by value, for tests."""
+        return isinstance(other, Scalars) and (self.values, self.step) == (other.values, other.step)
+
+    def __hash__(self) -> int:
+        """Hash by the names that were logged."""
+        return hash((tuple(self.values), self.step))
+
+    def __repr__(self) -> str:
+        """Show what would rebuild it."""
+        return f"Scalars({dict(self.values)!r}, step={self.step!r})"
+
+
+class Axis:
+    """The layers of one family of statistics, in order; declared once, then referred to."""
+
+    __slots__ = ("layers", "shapes", "statistics", "what")
+
+    def __init__(
+        self, what: str, layers: Sequence[str], statistics: Sequence[str], shapes: Sequence[Sequence[int]] = ()
+    ) -> None:
+        self.what, self.layers, self.statistics = what, tuple(layers), tuple(statistics)
+        self.shapes = tuple(tuple(shape) for shape in shapes)
+
+
+class LayerValues:
+    """One statistic per row, one layer per column, as float32 bytes in row order."""
+
+    __slots__ = ("axis", "matrix", "step", "time")
+
+    def __init__(self, axis: Axis, matrix: Buffer, step: int | None = None, time: float | None = None) -> None:
+        self.axis, self.matrix, self.step, self.time = axis, matrix, step, time
+
+
+class Metadata:
+    """A change to what is known of a run: config, tags, notes, name, environment; merged as JSON."""
+
+    __slots__ = ("changes",)
+
+    def __init__(self, changes: Mapping[str, object]) -> None:
+        self.changes = changes
+
+
+class Checkpoint:
+    """A marker: the values, system figures and samples that were current at a step."""
+
+    __slots__ = ("samples", "step", "system", "time", "values")
+
+    def __init__(
+        self,
+        step: int,
+        values: Mapping[str, object],
+        system: Mapping[str, object] | None = None,
+        samples: str | None = None,
+        time: float | None = None,
+    ) -> None:
+        self.step, self.values, self.system, self.samples, self.time = step, values, system, samples, time
+
+
+class Samples:
+    """Rows of a batch that the user chose to keep: inputs, targets, predictions, loss per sample."""
+
+    __slots__ = ("columns", "count", "step")
+
+    def __init__(self, step: int, count: int, columns: Mapping[str, Sequence[object]]) -> None:
+        self.step, self.count, self.columns = step, count, columns
+
+
+class Finding:
+    """An anomaly with its evidence."""
+
+    __slots__ = ("details", "kind", "last_step", "severity", "step")
+
+    def __init__(
+        self, kind: str, severity: str, step: int, details: Mapping[str, object], last_step: int | None = None
+    ) -> None:
+        self.kind, self.severity, self.step, self.details, self.last_step = kind, severity, step, details, last_step
+
+
+class Counters:
+    """How often each kind of trouble happened; one table for summary, doctor and dashboard."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts = dict.fromkeys(COUNTERS, 0)
+
+    def add(self, name: str, amount: int = 1) -> None:
+        """Count some more of what `COUNTERS` names."""
+        self._counts[name] += amount
+
+    def set(self, name: str, amount: int) -> None:
+        """Replace a count that describes the present, such as records held in memory."""
+        self._counts[name] = amount
+
+    def nonzero(self) -> dict[str, int]:
+        """Return only what happened."""
+        return {name: count for name, count in self._counts.items() if count}

@@ -1,0 +1,327 @@
+"""Files that lie in a run's folder and in no catalog: taken in, or out of the way.
+
+all files of a fold are there and begin exactly at the positions    adopted, as if the fold had committed
+a fold that is not whole, or whose part of the journal is folded    removed: the journal or other files have it
+a compaction's output beside the files it replaces                  removed: it is made again
+files the catalog counts on are missing                             the run is registered anew from its folder
+anything else                                                       set aside in `journal/lost/`
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import numpy as np
+
+from tracer.errors import StoreError
+from tracer.storage import duck, register, segments
+from tracer.storage import folder as folders
+from tracer.storage.columns import Layers
+from tracer.storage.log_rows import LogRow
+from tracer.storage.points import Points, summarise
+from tracer.storage.segments import Footer, Written
+from tracer.storage.snapshot import File, places_of
+from tracer.storage.tails import Place
+
+if TYPE_CHECKING:
+    from tracer.storage.catalog import Catalog
+
+_ORDERED = ("points", "layers", "logs", "rollup")
+logger = logging.getLogger("tracer")
+
+
+def files_in(folder: str) -> dict[str, str]:
+    """Return the Parquet files of a run folder: name within the folder → path; half-written ones are removed."""
+    found: dict[str, str] = {}
+    for family in _ORDERED:
+        where = os.path.join(folder, family)
+        try:
+            names = os.listdir(where)
+        except OSError:
+            continue
+        for name in names:
+            path = os.path.join(where, name)
+            if name.startswith(".") and name.endswith(".part"):
+                segments.remove(path)
+            elif name.endswith(".parquet") and not name.startswith("."):
+                found[f"{family}/{name}"] = path
+    return found
+
+
+def needs_registering(catalog: Catalog, base: str, run: int, name: str) -> bool:
+    """Tell whether a file that the catalog counts on is missing."""
+    there = files_in(os.path.join(base, "runs", name))
+    before = len(f"runs/{name}/")
+    known = catalog.rows(
+        "SELECT s.path FROM segment_run r JOIN segment s ON s.id = r.segment WHERE r.run = ? AND s.dead IS NULL", (run,)
+    )
+    return any(path[before:] not in there for (path,) in known)
+
+
+def adopt(catalog: Catalog, base: str, uid: str) -> None:
+    """Deal with the files of a run that the catalog does not know."""
+    row = catalog.row("SELECT id, folder FROM run WHERE uid = ?", (uid,))
+    if row is None:
+        return
+    run, name = row
+    folder = os.path.join(base, "runs", name)
+    before = len(f"runs/{name}/")
+    known = {
+        path[before:]
+        for (path,) in catalog.rows(
+            "SELECT path FROM segment WHERE path > ? AND path < ?", (f"runs/{name}/", f"runs/{name}0")
+        )
+    }
+    unknown = {inside: path for inside, path in files_in(folder).items() if inside not in known}
+    if not unknown:
+        return
+    footers, problems = segments.read_footers(list(unknown.values()))
+    for path, problem in problems.items():
+        _aside(folder, path, problem)
+    for _, paths in sorted(_by_fold(footers).items()):
+        _adopt_fold(catalog, base, run, uid, folder, paths, {path: footers[path] for path in paths})
+
+
+def register_run(catalog: Catalog, base: str, uid: str) -> list[str]:
+    """Register a run from its folder alone: files, positions, summaries, everything; return what was wrong.
+
+    Args:
+        catalog: The catalog, open for writing.
+        base: The store's folder.
+        uid: The run.
+    """
+    row = catalog.row("SELECT id, folder FROM run WHERE uid = ?", (uid,))
+    if row is None:
+        return []
+    run, name = row
+    folder = os.path.join(base, "runs", name)
+    there = files_in(folder)
+    footers, problems = segments.read_footers(list(there.values()))
+    said = [f"{path}: {problem}" for path, problem in problems.items()]
+    for path, problem in problems.items():
+        _aside(folder, path, problem)
+    whole = {
+        path: footer for path, footer in footers.items() if not _is_covered(footer.family, footer, footers.values())
+    }
+    whole = {path: footer for path, footer in whole.items() if _is_whole(footer, there, whole.values())}
+    for path in footers.keys() - whole.keys():
+        logger.info("%s is removed: another file or the journal has its content.", path)
+        segments.remove(path)
+    with catalog.transaction():
+        _forget(catalog, run, name)
+        places: dict[str, Place] = {}
+        changes: list[list[Any]] = []
+        for path, footer in sorted(whole.items(), key=lambda item: (item[1].order, _ORDERED.index(item[1].family))):
+            problem = damage(path, footer)
+            if problem:
+                said.append(f"{path}: {problem}")
+                _aside(folder, path, problem)
+                continue
+            changes += _take_in(catalog, base, run, uid, path, footer)
+            for writer, (_, end) in footer.consumed.items():
+                place = Place(end[0], end[1])
+                places[writer] = max(places.get(writer, place), place, key=lambda one: (one.segment, one.offset))
+        register.set_places(catalog, run, places, {})
+        catalog.execute("UPDATE run SET stale = 0, settled = 0 WHERE id = ?", (run,))
+        register.update_run(catalog, base, run, name, changes)
+    return said
+
+
+def read_points(path: str, footer: Footer) -> Points:
+    """Read a file of points back as it was written."""
+    file = _file(path, footer)
+    order = "SELECT step, time, value FROM read_parquet($files)"
+    with duck.cursor() as cursor, duck.translated([file]):
+        columns = cursor.execute(order, {"files": [path]}).fetchnumpy()
+        groups = footer.series
+        if groups is None:
+            counted = "SELECT metric, rank, count(*) FROM read_parquet($files) GROUP BY ALL ORDER BY metric, rank"
+            groups = [list(row) for row in cursor.execute(counted, {"files": [path]}).fetchall()]
+    names = sorted({group[0] for group in groups})
+    place = {name: at for at, name in enumerate(names)}
+    starts = np.concatenate([[0], np.cumsum([group[2] for group in groups], dtype=np.int64)]).astype(np.int64)
+    return Points(
+        names, np.array([place[group[0]] for group in groups], np.int32), np.array([group[1] for group in groups], np.int16),
+        starts, _plain(columns["step"]), _plain(columns["time"]), _plain(columns["value"]),
+    )  # fmt: skip
+
+
+def read_logs(path: str, footer: Footer) -> list[LogRow]:
+    """Read a file of logs back as it was written."""
+    with duck.cursor() as cursor, duck.translated([_file(path, footer)]):
+        rows = cursor.execute(
+            "SELECT time, step, rank, kind, level, name, body, fields FROM read_parquet($files)", {"files": [path]}
+        ).fetchall()
+    return [LogRow(*row) for row in rows]
+
+
+def read_layers(path: str, footer: Footer) -> tuple[Any, list[tuple[str, str, int, int, int]]]:
+    """Read a file of layer values back: the values, and axis, statistic, rank, step and time of each row."""
+    with duck.cursor() as cursor, duck.translated([_file(path, footer)]):
+        values = cursor.execute("SELECT values FROM read_parquet($files)", {"files": [path]}).fetchnumpy()["values"]
+        rows = cursor.execute(
+            "SELECT axis, stat, rank, step, time FROM read_parquet($files)", {"files": [path]}
+        ).fetchall()
+    return values, rows
+
+
+def _by_fold(footers: dict[str, Footer]) -> dict[tuple[int, int, int], list[str]]:
+    """Return files by the fold they belong to; each output of a compaction stands alone."""
+    folds: dict[tuple[int, int, int], list[str]] = {}
+    for at, (path, footer) in enumerate(sorted(footers.items())):
+        folds.setdefault((*footer.order, 0 if footer.level == 0 else at + 1), []).append(path)
+    return folds
+
+
+def _adopt_fold(
+    catalog: Catalog, base: str, run: int, uid: str, folder: str, paths: list[str], footers: dict[str, Footer]
+) -> None:
+    """Take in the files of one fold, or put them out of the way."""
+    first = footers[paths[0]]
+    there = {f"{footer.family}/{os.path.basename(path)}" for path, footer in footers.items()}
+    places = places_of(catalog, run)
+    if any(footer.level for footer in footers.values()) or not set(first.siblings) <= there:
+        for path in paths:
+            logger.info("%s is removed: a compaction or fold that was not finished; its content is elsewhere.", path)
+            segments.remove(path)
+        return
+    begins = {writer: tuple(part[0]) for writer, part in first.consumed.items()}
+    ends = {writer: tuple(part[1]) for writer, part in first.consumed.items()}
+    at = {writer: (place.segment, place.offset) for writer, place in places.items()}
+    if all(begin == at.get(writer, (begin[0], 0)) for writer, begin in begins.items()):
+        with catalog.transaction():
+            changes: list[list[Any]] = []
+            for path in sorted(paths):
+                changes += _take_in(catalog, base, run, uid, path, footers[path])
+            register.set_places(catalog, run, {writer: Place(end[0], end[1]) for writer, end in ends.items()}, {})
+            register.update_run(catalog, base, run, os.path.basename(folder), changes)
+    elif all(writer in at and end <= at[writer] for writer, end in ends.items()):
+        for path in paths:
+            segments.remove(path)
+    else:
+        for path in paths:
+            _aside(folder, path, "it holds a part of the journal that does not follow what is known")
+
+
+def _take_in(catalog: Catalog, base: str, run: int, uid: str, path: str, footer: Footer) -> list[list[Any]]:
+    """Register one file and everything that the catalog says of its content; return changes to the run."""
+    changes: list[list[Any]] = []
+    steps = times = np.zeros(0, np.int64)
+    if footer.family == "points":
+        points = read_points(path, footer)
+        overviews = register.new_overviews(catalog, run, points)
+        register.upsert_series(catalog, run, points, summarise(points), overviews)
+        steps, times = points.step, points.time
+    elif footer.family == "logs":
+        rows = read_logs(path, footer)
+        changes = register.apply_logs(catalog, run, uid, rows, footer.order[1])
+        steps, times = np.array([row.step for row in rows], np.int64), np.array([row.time for row in rows], np.int64)
+    elif footer.family == "layers":
+        values, keys = read_layers(path, footer)
+        register.apply_axes(catalog, run, footer.axes)
+        known = [key for key in zip(keys, values, strict=True) if key[0][0] in footer.axes]
+        layers = [
+            Layers(
+                {**footer.axes[axis], "statistics": [statistic]}, rank, step, time, np.asarray(one).reshape(1, -1), 0
+            )
+            for (axis, statistic, rank, step, time), one in known
+        ]
+        register.apply_layers(catalog, run, layers, [key[0] for key, _ in known])
+        steps, times = np.array([key[3] for key in keys], np.int64), np.array([key[4] for key in keys], np.int64)
+    elif footer.rows:
+        with duck.cursor() as cursor, duck.translated([_file(path, footer)]):
+            found = cursor.execute(
+                "SELECT first_step AS step, first_time AS time FROM read_parquet($files)", {"files": [path]}
+            ).fetchnumpy()
+        steps, times = _plain(found["step"]), _plain(found["time"])
+    file: Written = segments.written(path, footer, steps, times)
+    register.insert_file(catalog, run, base, file)
+    return changes
+
+
+def damage(path: str, footer: Footer) -> str:
+    """Say what is wrong with a file's content, or return nothing."""
+    try:
+        if footer.family == "points":
+            points = read_points(path, footer)
+            found, rows = segments.check_points(points.step, points.time, points.value), len(points)
+        elif footer.family == "logs":
+            logs = read_logs(path, footer)
+            found, rows = segments.check_logs(logs), len(logs)
+        elif footer.family == "layers":
+            values, keys = read_layers(path, footer)
+            found, rows = segments.check_layers(values), len(keys)
+        else:
+            return ""
+    except (duckdb.Error, StoreError, ValueError) as error:
+        return str(error)
+    return "" if (found, rows) == (footer.check, footer.rows) else "its values fail their check"
+
+
+def _is_covered(family: str, footer: Footer, others: Iterable[Footer]) -> bool:
+    """Tell whether a compaction's output of a family holds the folds of a file: only neighbours are ever merged."""
+    return any(
+        other.family == family and other.level > footer.level
+        and other.order[0] <= footer.order[0] and footer.order[1] <= other.order[1]
+        for other in others
+    )  # fmt: skip
+
+
+def _is_whole(footer: Footer, there: dict[str, str], others: Iterable[Footer]) -> bool:
+    """Tell whether all files of a fold are there, or went into a compaction."""
+    others = list(others)
+    return footer.level > 0 or all(
+        sibling in there or _is_covered(sibling.partition("/")[0], footer, others) for sibling in footer.siblings
+    )
+
+
+def _forget(catalog: Catalog, run: int, name: str) -> None:
+    """Drop everything that the catalog says of a run's content."""
+    for table in (
+        "series",
+        "text_series",
+        "segment_run",
+        "writer",
+        "checkpoint",
+        "axis",
+        "layer_stat",
+        "finding",
+        "tombstone",
+    ):
+        catalog.execute(f"DELETE FROM {table} WHERE run = ?", (run,))  # noqa: S608 -- our own names
+    catalog.execute("DELETE FROM segment WHERE path > ? AND path < ?", (f"runs/{name}/", f"runs/{name}0"))
+
+
+def _aside(folder: str, path: str, problem: str) -> None:
+    """Move a file that cannot be used to where nothing is deleted."""
+    where = os.path.join(folder, "journal", "lost")
+    os.makedirs(where, exist_ok=True)
+    os.rename(path, os.path.join(where, os.path.basename(path)))
+    folders.sync_folder(where)
+    logger.warning("%s is set aside in %s: %s", path, where, problem)
+
+
+def _file(path: str, footer: Footer) -> File:
+    """Return a file that no catalog knows yet, for messages."""
+    return File(0, footer.family, path, footer.level, *footer.order, footer.rows, 0, 0, None, None)
+
+
+def _plain(column: Any) -> Any:  # noqa: ANN401 -- an array
+    """Return a column without a mask: ours hold no NULL."""
+    return np.ma.getdata(column)
+
+
+__all__ = [
+    "adopt",
+    "damage",
+    "files_in",
+    "needs_registering",
+    "read_layers",
+    "read_logs",
+    "read_points",
+    "register_run",
+]

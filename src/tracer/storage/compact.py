@@ -1,0 +1,298 @@
+"""Compaction: many files of a run → one, and rollups beside it; what was overwritten or rewound is gone afterwards.
+
+Only neighbours in the order of folds merge, so that the later one keeps winning. Replaced files stay for a grace
+period: a reader may still hold the list that names them.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tracer import clock, events
+from tracer.storage import adoption, duck, register, segments
+from tracer.storage import folder as folders
+from tracer.storage.points import Points, summarise
+from tracer.storage.rollup import rollup_columns
+from tracer.storage.segments import Footer, LayerRow, Written
+from tracer.storage.snapshot import File, files_of
+
+if TYPE_CHECKING:
+    from tracer.storage.catalog import Catalog
+    from tracer.storage.store import Progress, Store
+
+GRACE_S = 600.0
+#: Files of one level that a run gathers while it lives before they are merged.
+_FAN_IN = 8
+#: What one merge holds in memory: 24 bytes a point, twice.
+_MAX_ROWS = {"points": 10_000_000, "layers": 200_000, "logs": 1_000_000}
+_MAX_BYTES = 128 << 20
+_ROOM = 2
+
+logger = logging.getLogger("tracer")
+
+Stone = tuple[int, int, str]
+
+
+def compact_store(store: Store, uid: str | None, grace_s: float | None, progress: Progress | None = None) -> int:
+    """Merge the files of one run, or of all; see `Store.compact`."""
+    clause, given = ("AND uid = ?", (uid,)) if uid is not None else ("", ())
+    uids = [one for (one,) in store.catalog.rows(f"SELECT uid FROM run WHERE trashed IS NULL {clause}", given)]  # noqa: S608
+    merged = 0
+    for done, one in enumerate(uids, start=1):
+        with store.writing() as catalog:
+            merged += compact_run(store, catalog, one)
+        if progress is not None:
+            progress(done, len(uids))
+    with store.writing() as catalog:
+        sweep(store, catalog, GRACE_S if grace_s is None else grace_s)
+    return merged
+
+
+def compact_run(store: Store, catalog: Catalog, uid: str, *, must: bool = False) -> int:
+    """Merge the files of a run where that is worth it.
+
+    Args:
+        store: The store.
+        catalog: The catalog, open for writing.
+        uid: The run.
+        must: Write all points anew, because a rewind voided some.
+
+    Returns:
+        How many files were merged away.
+    """
+    row = catalog.row("SELECT id, folder, status FROM run WHERE uid = ? AND trashed IS NULL", (uid,))
+    if row is None:
+        return 0
+    run, name, status = row
+    stones: list[Stone] = catalog.rows('SELECT "order", step, pattern FROM tombstone WHERE run = ?', (run,))
+    merged = 0
+    for family in ("points", "layers", "logs"):
+        files = [file for file in files_of(catalog, store.base, run) if file.family == family]
+        files.sort(key=lambda file: file.last_order)
+        everything = must and family == "points"
+        for group in _groups(files, family, is_finished=status != events.RUNNING, everything=everything):
+            if not _has_room(group):
+                logger.info("Run %s is not compacted: the disk has less than twice its size free.", uid)
+                continue
+            duck.verify(group)
+            _merge(catalog, store.base, run, uid, name, family, group, stones)
+            merged += len(group) - 1
+    if must or (stones and status != events.RUNNING):
+        with catalog.transaction():
+            catalog.execute("DELETE FROM tombstone WHERE run = ?", (run,))
+    return merged
+
+
+def sweep(store: Store, catalog: Catalog, grace_s: float = GRACE_S) -> int:
+    """Remove files that were replaced long enough ago; return how many."""
+    before = clock.now_us() - round(grace_s * 1e6)
+    dead = catalog.rows("SELECT id, path FROM segment WHERE dead IS NOT NULL AND dead <= ?", (before,))
+    for _, path in dead:
+        segments.remove(os.path.join(store.base, path))
+    if dead:
+        with catalog.transaction():
+            catalog.executemany("DELETE FROM segment WHERE id = ?", [(segment,) for segment, _ in dead])
+    return len(dead)
+
+
+def merge_points(parts: Sequence[tuple[Points, int]], stones: Sequence[Stone]) -> tuple[Points, int]:
+    """Merge sorted points.
+
+    Args:
+        parts: Points with the number of the last fold they hold, in that order: of equal steps the later wins.
+        stones: Fold, step and pattern of rewinds: what was folded until then is void from that step on.
+
+    Returns:
+        The points, and how many fell away.
+    """
+    series: dict[tuple[str, int], list[tuple[Points, int, int]]] = {}
+    before = 0
+    for points, fold in parts:
+        before += len(points)
+        starts = points.starts.tolist()
+        for group, (metric, rank) in enumerate(zip(points.metric.tolist(), points.rank.tolist(), strict=True)):
+            name, begin, end = points.names[metric], starts[group], starts[group + 1]
+            for last, rewound, pattern in stones:
+                if fold <= last and fnmatch.fnmatchcase(name, pattern):
+                    end = begin + int(np.searchsorted(points.step[begin:end], rewound))
+            if end > begin:
+                series.setdefault((name, rank), []).append((points, begin, end))
+    keys = sorted(series)
+    step, time, value = np.empty(before, np.int64), np.empty(before, np.int64), np.empty(before)
+    starts_of = np.zeros(len(keys) + 1, np.int64)
+    at = 0
+    for place, key in enumerate(keys):
+        pieces = series[key]
+        end = at + sum(stop - begin for _, begin, stop in pieces)
+        columns: tuple[tuple[str, Any], ...] = (("step", step), ("time", time), ("value", value))
+        for column, out in columns:
+            np.concatenate([getattr(points, column)[begin:stop] for points, begin, stop in pieces], out=out[at:end])
+        steps = step[at:end]
+        if not (steps[1:] > steps[:-1]).all():
+            order = np.argsort(steps, kind="stable")
+            ordered = steps[order]
+            order = order[np.append(ordered[1:] != ordered[:-1], True)]
+            for _, out in columns:
+                out[at : at + len(order)] = out[at:end][order]
+            end = at + len(order)
+        at = end
+        starts_of[place + 1] = at
+    names = sorted({name for name, _ in keys})
+    places = {name: index for index, name in enumerate(names)}
+    metric_of, rank_of = [places[name] for name, _ in keys], [rank for _, rank in keys]
+    merged = Points(
+        names, np.array(metric_of, np.int32), np.array(rank_of, np.int16), starts_of, step[:at], time[:at], value[:at]
+    )
+    return merged, before - at
+
+
+def _groups(files: list[File], family: str, *, is_finished: bool, everything: bool) -> list[list[File]]:
+    """Return runs of neighbours that should become one file each."""
+    if everything:
+        return [files] if files else []
+    groups: list[list[File]] = []
+    if not is_finished:
+        level = files[-1].level if files else 0
+        run: list[File] = []
+        for file in reversed(files):  # the newest files are the small ones
+            if file.level != level:
+                break
+            run.insert(0, file)
+        return [run] if len(run) >= _FAN_IN and _fits(run, family) else []
+    for file in files:
+        if groups and _fits([*groups[-1], file], family):
+            groups[-1].append(file)
+        else:
+            groups.append([file])
+    return [group for group in groups if len(group) > 1]
+
+
+def _fits(files: list[File], family: str) -> bool:
+    """Tell whether files are small enough for one merge."""
+    return sum(file.rows for file in files) <= _MAX_ROWS[family] and sum(file.bytes for file in files) <= _MAX_BYTES
+
+
+def _has_room(files: list[File]) -> bool:
+    """Tell whether the disk has enough room for a merge beside its inputs."""
+    try:
+        state = os.statvfs(os.path.dirname(files[0].path))
+    except OSError:
+        return False
+    return state.f_bavail * state.f_frsize >= _ROOM * sum(file.bytes for file in files)
+
+
+def _merge(
+    catalog: Catalog, base: str, run: int, uid: str, name: str, family: str, group: list[File], stones: list[Stone]
+) -> None:
+    """Merge files into one of the next level, and swap them in the catalog."""
+    folder = os.path.join(base, "runs", name)
+    footers, problems = segments.read_footers([file.path for file in group])
+    if problems:
+        logger.warning("Run %s is not compacted: %s", uid, next(iter(problems.values())))
+        return
+    footer = Footer(
+        uid, family, max(file.level for file in group) + 1, (group[0].first_order, group[-1].last_order),
+        _consumed(list(footers.values())), [], [f"{family}/{os.path.basename(file.path)}" for file in group],
+    )  # fmt: skip
+    files: list[Written] = []
+    replaced = [file.id for file in group]
+    series: Points | None = None
+    if family == "points":
+        points, removed = merge_points(
+            [(adoption.read_points(file.path, footers[file.path]), file.last_order) for file in group], stones
+        )
+        files.append(_written_points(folder, points, footer))
+        rolled = rollup_columns(points)
+        if rolled is not None:
+            files.append(_written_rollup(folder, rolled, footer))
+        old = [file for file in files_of(catalog, base, run) if file.family == "rollup"]
+        replaced += [
+            file.id for file in old if footer.order[0] <= file.first_order and file.last_order <= footer.order[1]
+        ]
+        series = points if removed else None
+    elif family == "layers":
+        files.append(_written_layers(folder, group, footers, footer))
+    else:
+        rows = [row for file in group for row in adoption.read_logs(file.path, footers[file.path])]
+        rows.sort(key=lambda row: row.time)
+        path = _place(folder, footer, lambda hidden: segments.write_logs(hidden, rows, footer))
+        steps, times = (np.array([getattr(row, part) for row in rows], np.int64) for part in ("step", "time"))
+        files.append(segments.written(path, footer, steps, times))
+    others: list[Points] = []
+    if series is not None:
+        rest = [file for file in files_of(catalog, base, run) if file.family == "points" and file.id not in replaced]
+        known, _ = segments.read_footers([file.path for file in rest])
+        others = [adoption.read_points(file.path, known[file.path]) for file in rest]
+    with catalog.transaction():
+        for written in files:
+            register.insert_file(catalog, run, base, written)
+        catalog.executemany(
+            "UPDATE segment SET dead = ? WHERE id = ?", [(clock.now_us(), segment) for segment in replaced]
+        )
+        catalog.executemany("DELETE FROM segment_run WHERE segment = ?", [(segment,) for segment in replaced])
+        if series is not None:
+            catalog.execute("DELETE FROM series WHERE run = ?", (run,))
+            for points in (series, *others):
+                overviews = register.new_overviews(catalog, run, points)
+                register.upsert_series(catalog, run, points, summarise(points), overviews)
+        register.update_run(catalog, base, run, name, [])
+
+
+def _written_points(folder: str, points: Points, footer: Footer) -> Written:
+    """Write merged points."""
+    path = _place(folder, footer, lambda hidden: segments.write_points(hidden, points, footer))
+    return segments.written(path, footer, points.step, points.time)
+
+
+def _written_rollup(folder: str, columns: dict[str, Any], points: Footer) -> Written:
+    """Write the rollup of merged points."""
+    footer = Footer(points.run, "rollup", points.level, points.order)
+    path = _place(folder, footer, lambda hidden: segments.write_rollup(hidden, columns, footer))
+    return segments.written(path, footer, columns["first_step"], columns["first_time"])
+
+
+def _written_layers(folder: str, group: list[File], footers: dict[str, Footer], footer: Footer) -> Written:
+    """Write merged layer values; of equal (axis, statistic, rank, step) the later fold's are kept."""
+    kept: dict[tuple[str, str, int, int], LayerRow] = {}
+    for file in group:
+        values, keys = adoption.read_layers(file.path, footers[file.path])
+        for key, one in zip(keys, values, strict=True):
+            kept[key[:4]] = (*key, one)
+        footer.axes |= footers[file.path].axes
+    rows = [kept[key] for key in sorted(kept)]
+    path = _place(folder, footer, lambda hidden: segments.write_layers(hidden, rows, footer))
+    steps, times = (np.array([row[part] for row in rows], np.int64) for part in (3, 4))
+    return segments.written(path, footer, steps, times)
+
+
+def _place(folder: str, footer: Footer, write: Any) -> str:  # noqa: ANN401 -- a writer of one family
+    """Let a file be written under a hidden name, then give it its own."""
+    where = os.path.join(folder, footer.family)
+    if not os.path.isdir(where):
+        os.makedirs(where, exist_ok=True)
+        folders.sync_folder(folder)
+    name = segments.new_name()
+    hidden = segments.hidden_path(where, name)
+    write(hidden)
+    path = os.path.join(where, name)
+    segments.publish(hidden, path)
+    return path
+
+
+def _consumed(footers: list[Footer]) -> segments.Consumed:
+    """Return which part of the journal merged files hold together."""
+    together: segments.Consumed = {}
+    for footer in footers:
+        for writer, (begin, end) in footer.consumed.items():
+            known = together.setdefault(writer, [begin, end])
+            known[0], known[1] = min(known[0], begin), max(known[1], end)
+    return together
+
+
+__all__ = ["GRACE_S", "compact_run", "compact_store", "merge_points", "sweep"]

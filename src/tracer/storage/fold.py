@@ -1,0 +1,462 @@
+"""Fold: journal → Parquet and catalog, exactly once.
+
+    1  decode what lies beyond the positions, up to a bounded number of points
+    2  write one file per family under hidden names
+    3  sync, rename, sync the folder, file by file; each footer says which part of the journal the fold holds
+    4  one transaction: files, positions, summaries, overviews, checkpoints, findings
+    5  only then release journal segments
+
+A death between 3 and 4 leaves files that no catalog knows: they are adopted if all of the fold's files are there and
+begin exactly at the positions (`adoption.py`), else removed. So whatever the next maintainer finds, nothing is lost
+and nothing doubled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+from collections.abc import Sized
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tracer import clock, journal, places
+from tracer.errors import JournalCorrupt, SchemaTooNew, StoreError
+from tracer.storage import adoption, conclusion, liveness, register, segments, tails
+from tracer.storage import folder as folders
+from tracer.storage.columns import Columns, Decoder
+from tracer.storage.maintainer import Busy
+from tracer.storage.points import Points, arrange, summarise
+from tracer.storage.segments import Consumed, Footer, Written
+from tracer.storage.snapshot import places_of
+from tracer.storage.tails import Lost, Place
+
+if TYPE_CHECKING:
+    from tracer.storage.catalog import Catalog
+    from tracer.storage.store import Progress, Store
+
+#: Points and declared names of one batch: about 150 MB while it is sorted and written.
+BATCH_POINTS = 2_000_000
+_NAME_WEIGHT = 8
+_FIRST = 1 << 16
+_GAP_US = 60_000_000
+_FRESH_NS = 60_000_000_000
+_SETTLE_S = 0.02
+_SETTLE_NS = 20_000_000
+
+logger = logging.getLogger("tracer")
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one fold takes from the journal."""
+
+    columns: Columns = field(default_factory=Columns)
+    places: dict[str, Place] = field(default_factory=dict)
+    consumed: Consumed = field(default_factory=dict)
+    headers: dict[str, journal.Header] = field(default_factory=dict)
+    done: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    is_last: bool = True
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether there is nothing to commit."""
+        return not self.places
+
+
+def fold_store(store: Store, uid: str | None, progress: Progress | None = None) -> int:
+    """Fold one run, or all that have something to fold; see `Store.fold`."""
+    store.refresh()
+    rows = unsettled(store, uid)
+    points = 0
+    for done, one in enumerate(rows, start=1):
+        points += fold_run(store, one)
+        if progress is not None:
+            progress(done, len(rows))
+    settle(store, rows)
+    if points:
+        checkpoint_log(store)
+    return points
+
+
+def try_fold(store: Store, uid: str, *, wait_s: float = 0.0) -> bool:
+    """Fold a run unless somebody else maintains the store; tell whether it was done."""
+    try:
+        with store.writing(wait_s=wait_s):
+            fold_run(store, uid)
+            settle(store, [uid])
+    except Busy:
+        return False
+    except StoreError as error:
+        logger.debug("Run %s cannot be folded now: %s", uid, error)
+        return False
+    return True
+
+
+def maintain(store: Store, seconds: float) -> int:
+    """Do what is waiting for a maintainer, if nobody else is one; see `Store.maintain`."""
+    from tracer.storage.compact import compact_run, sweep
+
+    until = clock.monotonic() + seconds
+    points = 0
+    try:
+        with store.writing(wait_s=0.0) as catalog:
+            store.refresh()
+            folded: list[str] = []
+            for uid in unsettled(store, None):
+                if clock.monotonic() >= until:
+                    break
+                points += fold_run(store, uid)
+                folded.append(uid)
+            settle(store, folded)
+            for uid in folded:
+                if clock.monotonic() >= until:
+                    break
+                compact_run(store, catalog, uid)
+            sweep(store, catalog)
+            if points:
+                checkpoint_log(store)
+    except Busy:
+        return points
+    except StoreError as error:
+        logger.debug("The store %s cannot be maintained now: %s", store.base, error)
+    return points
+
+
+def unsettled(store: Store, uid: str | None) -> list[str]:
+    """Return the ids of runs whose journal or files hold something that the catalog does not know."""
+    clause, given = ("AND uid = ?", (uid,)) if uid is not None else ("", ())
+    rows = store.catalog.rows(
+        f"SELECT uid, folder, settled, stale FROM run WHERE trashed IS NULL {clause} ORDER BY started, id",  # noqa: S608
+        given,
+    )
+    base = os.path.join(store.base, "runs")
+    return [
+        one for one, name, settled, stale in rows if stale or folders.journal_mark(os.path.join(base, name)) != settled
+    ]
+
+
+def fold_run(store: Store, uid: str, *, until: float | None = None) -> int:
+    """Fold what a run's journal holds, batch by batch, and say how the run ended if it did.
+
+    Args:
+        store: The store.
+        uid: The run.
+        until: No new batch is begun after this monotonic time.
+
+    Returns:
+        How many points were folded.
+    """
+    points = 0
+    with store.writing() as catalog:
+        row = catalog.row("SELECT id, folder, stale FROM run WHERE uid = ? AND trashed IS NULL", (uid,))
+        if row is None or not os.path.isdir(os.path.join(store.base, "runs", row[1])):
+            return 0
+        run, name, stale = row
+        if stale or adoption.needs_registering(catalog, store.base, run, name):
+            adoption.register_run(catalog, store.base, uid)
+        else:
+            adoption.adopt(catalog, store.base, uid)
+        while True:
+            batch = gather(os.path.join(store.base, "runs", name), places_of(catalog, run))
+            if not batch.is_empty:
+                points += _fold_batch(catalog, store.base, run, uid, name, batch)
+            if batch.is_last or (until is not None and clock.monotonic() >= until):
+                break
+        if catalog.row("SELECT 1 FROM tombstone WHERE run = ?", (run,)):
+            from tracer.storage.compact import compact_run
+
+            compact_run(store, catalog, uid, must=True)
+        conclusion.conclude(catalog, store.base, uid, is_complete=batch.is_last)
+    return points
+
+
+def settle(store: Store, uids: list[str]) -> None:
+    """Note for which runs nothing is left in the journal, so that readers need not look again.
+
+    The file system's clock ticks every few milliseconds: a file that appears in the tick in which the folder changed
+    last would go unnoticed, so a folder that changed just now is given that time once, for all runs together.
+    """
+    if not uids:
+        return
+    marks: list[tuple[int, str]] = []
+    waited = False
+    for uid in uids:
+        row = store.catalog.row("SELECT folder, settled, stale FROM run WHERE uid = ? AND trashed IS NULL", (uid,))
+        if row is None or row[2]:
+            continue
+        folder = os.path.join(store.base, "runs", row[0])
+        mark = folders.journal_mark(folder)
+        if mark == row[1] or tails.list_segments(os.path.join(folder, "journal")):
+            continue
+        if not waited and clock.now_ns() - mark < _SETTLE_NS:
+            import threading
+
+            clock.wait(threading.Event(), _SETTLE_S)
+            waited = True
+        if clock.now_ns() - mark < _SETTLE_NS or tails.list_segments(os.path.join(folder, "journal")):
+            continue
+        if folders.journal_mark(folder) == mark:
+            marks.append((mark, uid))
+    if marks:
+        with store.writing() as catalog, catalog.transaction():
+            catalog.executemany("UPDATE run SET settled = ? WHERE uid = ?", marks)
+
+
+def checkpoint_log(store: Store) -> None:
+    """Move the catalog's write-ahead log into its file, unless a reader is in the way."""
+    with store.writing() as catalog:
+        if not catalog.path:
+            return
+        catalog.rows("PRAGMA busy_timeout=0")
+        catalog.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        catalog.rows("PRAGMA busy_timeout=5000")
+
+
+def gather(folder: str, known: dict[str, Place], limit: int = BATCH_POINTS) -> Batch:
+    """Decode what a journal holds beyond the known places, up to a number of points."""
+    batch = Batch()
+    decoder = Decoder()
+    batch.columns = decoder.columns
+    where = os.path.join(folder, "journal")
+    for writer, found in sorted(tails.list_segments(where).items(), key=lambda item: _opened(item[1])):
+        place = known.get(writer, Place(-1, 0))
+        if not _gather_writer(batch, decoder, where, writer, found, place, limit):
+            batch.is_last = False
+            break
+    return batch
+
+
+def release(folder: str, batch: Batch) -> None:
+    """Give back the journal segments that were folded to their end, and the seals of writers that have none left."""
+    for path in batch.done:
+        segments.remove(path)
+    where = os.path.join(folder, "journal")
+    left = tails.list_segments(where)
+    for writer in {os.path.basename(path).partition(".")[0] for path in batch.done}:
+        if writer not in left:
+            segments.remove(os.path.join(where, f"{writer}.seal"))
+
+
+def is_finished(path: str) -> bool:
+    """Tell whether nobody writes into a segment any more: it is closed, or its writer's lock is free."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            with contextlib.suppress(JournalCorrupt):
+                header = journal.Header.unpack(file.read(journal.HEADER_SIZE), path)
+                if header.closed:
+                    return True
+                if not _locks_count(os.path.dirname(path)):
+                    alive = liveness.process_is_alive(header.identity)
+                    return alive is False or (alive is None and clock.now_us() - header.heartbeat_us > _GAP_US)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _gather_writer(
+    batch: Batch, decoder: Decoder, where: str, writer: str, found: list[tuple[int, str]], place: Place, limit: int
+) -> bool:
+    """Decode one writer's segments; tell whether the batch has room for more."""
+    blocks = tails.sealed_blocks(where, writer)
+    boot = clock.boot_id()
+    for at, (number, path) in enumerate(found):
+        if number < place.segment:  # consumed by a fold whose maintainer died before it could release it
+            if is_finished(path):
+                batch.done.append(path)
+                batch.places.setdefault(writer, place)
+            continue
+        if number > max(place.segment, 0) and _may_be_filled(path):
+            return True
+        # Both before the end is read: what is finished, or left behind, gets no more records.
+        finished = is_finished(path)
+        left = not finished and at + 1 < len(found) and _has_records(found[at + 1][1])
+        start = place.offset if number == place.segment else 0
+        try:
+            tail = tails.load(path, Place(number, start, place.declared if start else b""), blocks, boot, whole=True)
+        except FileNotFoundError:
+            continue
+        except SchemaTooNew as error:
+            logger.warning("%s", error)
+            return True
+        except JournalCorrupt:
+            if not finished or _is_fresh(path):
+                return True
+            batch.unreadable.append(path)
+            batch.places[writer] = place = Place(number + 1, 0)
+            continue
+        decoder.add(tail)
+        batch.headers[writer] = tail.header
+        over = (finished or left) and not decoder.is_stopped
+        end = Place(number + 1, 0) if over else Place(number, tail.end, tails.pack_offsets(tail.declared))
+        if over or tail.end > tail.start:
+            batch.places[writer] = place = end
+            batch.consumed.setdefault(writer, [[number, start], [number, start]])[1] = [end.segment, end.offset]
+        if over and finished:
+            batch.done.append(path)
+        if decoder.is_stopped or decoder.columns.points + _NAME_WEIGHT * len(decoder.columns.loose) >= limit:
+            return False
+        if not over:
+            return True
+    return True
+
+
+def _fold_batch(catalog: Catalog, base: str, run: int, uid: str, name: str, batch: Batch) -> int:
+    """Write, commit and release one batch."""
+    folder = os.path.join(base, "runs", name)
+    columns = batch.columns
+    order = register.next_order(catalog, name)
+    points = arrange(columns)
+    summaries = summarise(points)
+    overviews = register.new_overviews(catalog, run, points)
+    axes = [segments.clean_axis(one.axis) for one in columns.layers]
+    for one, axis in zip(columns.layers, axes, strict=True):
+        one.axis = axis
+    digests = [register.axis_digest(axis) for axis in axes]
+    lost = _set_aside(folder, batch)
+    files = _write_files(folder, uid, order, batch, points, digests)
+    with catalog.transaction():
+        register.set_places(catalog, run, batch.places, batch.headers)
+        for file in files:
+            register.insert_file(catalog, run, base, file)
+        register.upsert_series(catalog, run, points, summaries, overviews)
+        register.apply_axes(catalog, run, dict(zip(digests, axes, strict=True)))
+        register.apply_layers(catalog, run, columns.layers, digests)
+        changes = register.apply_logs(catalog, run, uid, columns.logs, order)
+        register.update_run(catalog, base, run, name, changes, headers=batch.headers.values(), lost=lost)
+    release(folder, batch)
+    return len(points)
+
+
+def _write_files(
+    folder: str, uid: str, order: int, batch: Batch, points: Points, digests: list[str]
+) -> list[Written]:
+    """Write one file per family that has something, and put them in place."""
+    columns = batch.columns
+    there: list[tuple[str, Sized]] = [("logs", columns.logs), ("layers", columns.layers), ("points", points)]
+    names = {family: segments.new_name() for family, content in there if len(content)}
+    siblings = [f"{family}/{name}" for family, name in names.items()]
+    pending: list[tuple[str, str, Footer, Any, Any]] = []
+    for family, name in names.items():
+        where = os.path.join(folder, family)
+        if not os.path.isdir(where):
+            os.makedirs(where, exist_ok=True)
+            folders.sync_folder(folder)
+        footer = Footer(uid, family, 0, (order, order), batch.consumed, siblings)
+        hidden = segments.hidden_path(where, name)
+        if family == "points":
+            segments.write_points(hidden, points, footer)
+            steps, times = points.step, points.time
+        elif family == "layers":
+            footer.axes = {digest: one.axis for one, digest in zip(columns.layers, digests, strict=True)}
+            rows = segments.layer_rows(columns.layers, digests)
+            segments.write_layers(hidden, rows, footer)
+            steps, times = (np.array([row[part] for row in rows], np.int64) for part in (3, 4))
+        else:
+            logs = sorted(columns.logs, key=lambda row: row.time)
+            segments.write_logs(hidden, logs, footer)
+            steps, times = (np.array([getattr(row, part) for row in logs], np.int64) for part in ("step", "time"))
+        pending.append((hidden, os.path.join(where, name), footer, steps, times))
+    for hidden, path, *_ in pending:
+        segments.publish(hidden, path)
+    return [segments.written(path, footer, steps, times) for _, path, footer, steps, times in pending]
+
+
+def _set_aside(folder: str, batch: Batch) -> int:
+    """Keep bytes that failed a check in `journal/lost/`; return how many they are."""
+    total = 0
+    where = os.path.join(folder, "journal", "lost")
+    if batch.columns.lost or batch.unreadable:
+        os.makedirs(where, exist_ok=True)
+    for lost in batch.columns.lost:
+        total += _keep_lost(where, lost)
+    for path in batch.unreadable:
+        total += os.stat(path).st_size
+        os.rename(path, os.path.join(where, os.path.basename(path)))
+    return total
+
+
+def _keep_lost(where: str, lost: Lost) -> int:
+    """Copy a damaged range beside the journal; return its length."""
+    name = f"{os.path.basename(lost.path)}.{lost.start}-{lost.stop}"
+    logger.warning(
+        "%s: %d bytes from %d on are set aside (%s).", lost.path, lost.stop - lost.start, lost.start, lost.reason
+    )
+    with open(lost.path, "rb") as source, open(os.path.join(where, name), "wb") as target:
+        source.seek(lost.start)
+        target.write(source.read(lost.stop - lost.start))
+        target.flush()
+        os.fsync(target.fileno())
+    return lost.stop - lost.start
+
+
+def _opened(found: list[tuple[int, str]]) -> tuple[int, str]:
+    """Return when a writer's first unread segment was opened."""
+    try:
+        opened = tails.read_header(found[0][1]).identity.get("opened", 0)
+    except (OSError, StoreError):
+        opened = 0
+    return opened if isinstance(opened, int) else 0, found[0][1]
+
+
+def _may_be_filled(path: str) -> bool:
+    """Tell whether the segment before this one may still appear: a living writer keeps it in memory."""
+    try:
+        header = tails.read_header(path)
+    except (OSError, StoreError):
+        return False
+    if header.size == 0 or liveness.process_is_alive(header.identity) is False:
+        return False  # a command's only segment, or nobody is there to bring the missing one
+    opened = header.identity.get("opened", 0)
+    return isinstance(opened, int) and clock.now_us() - opened < _GAP_US
+
+
+def _has_records(path: str) -> bool:
+    """Tell whether a segment holds a committed record."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            data = file.read(journal.HEADER_SIZE + _FIRST)
+            header = journal.Header.unpack(data, path)
+    except (OSError, StoreError):
+        return False
+    length = int.from_bytes(data[header.first : header.first + 4], "little")
+    if header.first + length > len(data):
+        return length > 0
+    return next(journal.scan(data, header.first, len(data), header.generation), None) is not None
+
+
+def _is_fresh(path: str) -> bool:
+    """Tell whether a file without a header may be one that is just being made."""
+    try:
+        return clock.now_ns() - os.stat(path).st_mtime_ns < _FRESH_NS
+    except OSError:
+        return True
+
+
+@lru_cache(maxsize=64)
+def _locks_count(folder: str) -> bool:
+    """Tell whether file locks may be trusted in a folder."""
+    return not places.is_network(folder)
+
+
+__all__ = [
+    "BATCH_POINTS",
+    "Batch",
+    "fold_run",
+    "fold_store",
+    "gather",
+    "is_finished",
+    "maintain",
+    "release",
+    "settle",
+    "try_fold",
+    "unsettled",
+]

@@ -1,0 +1,99 @@
+"""A run's folder as the store sees it: what `run.json` says, the folders of Parquet files, the bytes it takes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from tracer import runfile
+from tracer.errors import SchemaTooNew, StoreError
+
+#: The folders of Parquet files, by family.
+FAMILIES = ("points", "rollup", "layers", "logs")
+
+Facts = dict[str, Any]
+
+
+def read_facts(folder: str) -> Facts:
+    """Return what `run.json` says.
+
+    Raises:
+        StoreError: There is none, or it cannot be read.
+        SchemaTooNew: A newer Tracer wrote it.
+    """
+    path = os.path.join(folder, runfile.NAME)
+    try:
+        facts = runfile.read(folder)
+    except OSError as error:
+        message = f"{path} cannot be read ({error.strerror}). Without it the folder is no run."
+        raise StoreError(message) from error
+    except (ValueError, RecursionError) as error:
+        message = (
+            f"{path} is damaged ({error}). The run's other files are whole: mend it by hand, or delete the folder."
+        )
+        raise StoreError(message) from error
+    if not isinstance(facts.get("id"), str) or not facts["id"]:
+        message = f"{path} names no run id. The folder is no run: mend the file by hand, or remove the folder."
+        raise StoreError(message)
+    written = facts.get("format", runfile.FORMAT)
+    if not isinstance(written, int) or written > runfile.FORMAT:
+        message = (
+            f"{path} has format {written!r}; this Tracer reads up to {runfile.FORMAT}. Update: pip install -U ml-tracer"
+        )
+        raise SchemaTooNew(message)
+    return facts
+
+
+def write_json(path: str, value: Mapping[str, object]) -> None:
+    """Write a small JSON file so that it is found either as it was or as it is now, never in between."""
+    folder, name = os.path.split(path)
+    hidden = os.path.join(folder, f".{name}.{os.getpid()}")
+    try:
+        with open(hidden, "w", encoding="utf-8") as file:
+            json.dump(value, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(hidden, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(hidden)
+        raise
+    sync_folder(folder)
+
+
+def sync_folder(path: str) -> None:
+    """Make what was created, renamed or removed in a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def modified_ns(path: str) -> int:
+    """Return when a folder's list of names changed last, or 0 where it is not there."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def journal_mark(folder: str) -> int:
+    """Return what changes when a run's journal gets or loses a file: what `run.settled` is compared with."""
+    return modified_ns(os.path.join(folder, "journal")) or -1
+
+
+def size_bytes(folder: str) -> int:
+    """Return what a folder and everything in it take on the disk."""
+    total = 0
+    for place, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_blocks * 512
+    return total
+
+
+__all__ = ["FAMILIES", "Facts", "journal_mark", "modified_ns", "read_facts", "size_bytes", "sync_folder", "write_json"]

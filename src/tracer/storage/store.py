@@ -1,0 +1,652 @@
+"""The store: every question about recorded runs, and everything that changes what is kept.
+
+A facade: each method is a sentence about what it does and a call of the module that does it. Those marked
+"standard library" load neither numpy nor DuckDB, so `tracer list` and `show` answer at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tracer import events, runfile
+from tracer.errors import SchemaTooNew, StoreError
+from tracer.storage import catalog as catalogs
+from tracer.storage import index, listing, resolve, summaries
+from tracer.storage.catalog import Catalog, CatalogDamaged
+from tracer.storage.maintainer import Busy, maintaining
+from tracer.storage.values import (
+    Buckets,
+    CheckpointRow,
+    CheckReport,
+    Expired,
+    ExportReport,
+    FindingRow,
+    LayerMatrix,
+    RebuildReport,
+    RunRow,
+    Series,
+    SeriesRow,
+    Table,
+    Update,
+)
+
+if TYPE_CHECKING:
+    from tracer.storage.listing import Condition
+
+T = TypeVar("T")
+#: Called with how much is done and how much there is.
+Progress = Callable[[int, int], None]
+
+_WAIT_S = 10.0
+logger = logging.getLogger("tracer")
+
+
+class Store:
+    """The runs below one folder, usually `.tracer`. Make one with `Store.open`.
+
+    Example:
+        >>> with Store.open(".tracer") as store:  # doctest: +SKIP
+        ...     print(store.run("@last").name, store.series(store.run("@last").uid, "loss").value[-1])
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.base = os.fspath(path)
+        self.folder = catalogs.catalog_folder(self.base)
+        self._reader: Catalog | None = None
+        self._writer: Catalog | None = None
+        self._said_read_only = False
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, create: bool = False) -> Store:
+        """Open the store in a folder.
+
+        Args:
+            path: The store's folder, usually `.tracer`.
+            create: Make it where there is none.
+
+        Raises:
+            StoreError: There is none, or it cannot be made.
+            SchemaTooNew: A newer Tracer wrote it.
+
+        Example:
+            >>> store = Store.open(".tracer", create=True)  # doctest: +SKIP
+        """
+        base = os.fspath(path)
+        try:
+            if create:
+                runfile.prepare_store(base)
+            elif not os.path.isdir(os.path.join(base, "runs")) and not os.path.exists(
+                os.path.join(base, runfile.STORE)
+            ):
+                message = (
+                    f"There is no store in {base}. Record a run with `tracer.init(...)` first, or name the folder that "
+                    "holds one: `tracer --store PATH`, or TRACER_STORAGE_PATH."
+                )
+                raise StoreError(message)
+            said = runfile.read(base, runfile.STORE)
+        except OSError as error:
+            message = f"The store {base} cannot be opened ({error.strerror}). Mend its rights, or name another folder."
+            raise StoreError(message) from error
+        except ValueError as error:
+            message = (
+                f"{os.path.join(base, runfile.STORE)} is damaged ({error}). Remove the file; the runs need it not."
+            )
+            raise StoreError(message) from error
+        written = said.get("format", runfile.FORMAT)
+        if not isinstance(written, int) or written > runfile.FORMAT:
+            message = f"The store {base} has format {written!r}; this Tracer reads up to {runfile.FORMAT}. Update: pip install -U ml-tracer"
+            raise SchemaTooNew(message)
+        return cls(path)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog for reading; made from the folders where there is none yet."""
+        if self._reader is not None and not self._reader.is_ours:
+            self._reader = self._writer = None  # a fork brought them along; connections do not cross it
+        if self._reader is None:
+            self._reader = self._open_catalog()
+        return self._reader
+
+    @contextlib.contextmanager
+    def writing(self, wait_s: float = _WAIT_S) -> Iterator[Catalog]:
+        """Hold the maintainer's lock and the catalog for writing.
+
+        Args:
+            wait_s: How long another maintainer is waited for.
+
+        Raises:
+            Busy: Another process maintained the store all the time.
+            StoreError: The store cannot be written.
+        """
+        if self._reader is not None and not self._reader.path:
+            yield self._reader  # a catalog in memory: nobody else sees it
+            return
+        os.makedirs(self.folder, exist_ok=True)
+        with maintaining(self.folder, wait_s=wait_s):
+            if self._writer is None or not self._writer.is_ours:
+                self._writer = Catalog.write(os.path.join(self.folder, catalogs.FILE))
+            yield self._writer
+
+    def run_folder(self, row: RunRow) -> str:
+        """Return the folder of a run."""
+        return os.path.join(self.base, "runs", row.folder)
+
+    # Reading, with the standard library.
+
+    def runs(
+        self,
+        *,
+        project: str | None = None,
+        status: str | None = None,
+        name: str | None = None,
+        limit: int | None = None,
+        sort: str = "-started",
+        where: Sequence[Condition] | None = None,
+    ) -> list[RunRow]:
+        """Return runs, the newest first; new folders are found, and whether runs still live is looked at.
+
+        Args:
+            project: Only this project.
+            status: Only this status: `running`, `completed`, `failed` or `crashed`.
+            name: Only runs of this name; with `*` or `?` a pattern.
+            limit: At most so many.
+            sort: A field of `RunRow`, `metric:<name>` or `config:<key>`; with `-` before it the largest first.
+            where: Further conditions `(column, operator, value)` on fields, `config.<key>` and `metric.<name>`;
+                operators are `= != < <= > >= ~`.
+
+        Raises:
+            ValueError: A column or an operator is not known.
+
+        Example:
+            >>> store.runs(where=[("config.lr", "<", 0.1), ("metric.loss", "<", 2)], sort="metric:loss")  # doctest: +SKIP
+        """
+        return self._healed(lambda: resolve.list_runs(self, project, status, name, limit, sort, where or ()))
+
+    def run(self, name: str) -> RunRow:
+        """Return one run.
+
+        Args:
+            name: Its name (of equal names the newest), its id, an unambiguous beginning of the id, `project/name`,
+                `@last`, or `@last:2` for the one before.
+
+        Raises:
+            RunNotFound: None answers to that; the message names near ones.
+
+        Example:
+            >>> store.run("@last").status  # doctest: +SKIP
+            'completed'
+        """
+        return self._healed(lambda: resolve.find_run(self, name))
+
+    def matches(self, name: str) -> list[RunRow]:
+        """Return all runs that answer to a name as `run` understands it, the newest first.
+
+        Example:
+            >>> [row.uid for row in store.matches("baseline")]  # doctest: +SKIP
+        """
+        return self._healed(lambda: resolve.matches(self, name))
+
+    def metrics(self, uid: str) -> list[SeriesRow]:
+        """Return the summary of each series of a run, sorted by name and rank; values of a moment ago included.
+
+        Example:
+            >>> {row.metric: row.last for row in store.metrics(uid)}  # doctest: +SKIP
+            {'loss': 0.25}
+        """
+        return self._healed(lambda: summaries.metrics(self, uid))
+
+    def last_values(self, uids: Sequence[str] | None = None, rank: int = 0) -> dict[str, dict[str, float]]:
+        """Return the last value of every metric of these runs, or of all, in one query.
+
+        Example:
+            >>> store.last_values()[uid]["loss"]  # doctest: +SKIP
+            0.25
+        """
+        return self._healed(lambda: summaries.last_values(self, uids, rank))
+
+    def checkpoints(self, uid: str) -> list[CheckpointRow]:
+        """Return the checkpoints of a run in the order of their steps.
+
+        Example:
+            >>> [row.step for row in store.checkpoints(uid)]  # doctest: +SKIP
+            [100, 200]
+        """
+        return self._healed(lambda: summaries.checkpoints(self, uid))
+
+    def findings(self, uid: str, kinds: Sequence[str] | None = None) -> list[FindingRow]:
+        """Return the findings of a run in the order of their steps.
+
+        Args:
+            uid: The run.
+            kinds: Only these kinds.
+
+        Example:
+            >>> store.findings(uid, kinds=["nan_loss"])  # doctest: +SKIP
+        """
+        return self._healed(lambda: summaries.findings(self, uid, kinds))
+
+    def texts(self, uid: str, metric: str) -> list[tuple[int, int, object]]:
+        """Return what was logged under a name and is no number: step, time and value, sorted by step.
+
+        Example:
+            >>> store.texts(uid, "phase")  # doctest: +SKIP
+            [(0, 1700000000000000, 'warm-up')]
+        """
+        from tracer.storage import texts
+
+        return self._healed(lambda: texts.texts(self, uid, metric))
+
+    def follow(self, uid: str, position: str | None = None, *, poll_s: float = 0.5) -> Iterator[Update]:
+        """Yield what a run records from now on, until it ends; standard library.
+
+        Args:
+            uid: The run.
+            position: The `position` of an earlier update, to go on after it; without it everything that is not in a
+                file yet comes first.
+            poll_s: How often the journal is looked at.
+
+        Example:
+            >>> for update in store.follow(uid):  # doctest: +SKIP
+            ...     print(update.values)
+        """
+        from tracer.storage.follow import follow
+
+        return follow(self, uid, position, poll_s=poll_s)
+
+    # Reading arrays.
+
+    def series(
+        self, uid: str, metric: str, *, rank: int = 0, start: int | None = None, stop: int | None = None
+    ) -> Series:
+        """Return every value of a metric, one per step, sorted by step; where a step came twice, the last.
+
+        Args:
+            uid: The run.
+            metric: The metric's name; one that was never logged gives an empty series.
+            rank: Whose values.
+            start: From this step on.
+            stop: Before this step.
+
+        Example:
+            >>> store.series(uid, "loss").value.min()  # doctest: +SKIP
+        """
+        from tracer.storage import series
+
+        return self._healed(lambda: series.read_series(self, uid, metric, rank, start, stop))
+
+    def overview(self, uid: str, metric: str, *, rank: int = 0) -> Buckets:
+        """Return a whole series in at most 1,024 buckets; opens no Parquet file.
+
+        Example:
+            >>> buckets = store.overview(uid, "loss")  # doctest: +SKIP
+            >>> plot(buckets.first_step, buckets.mean)  # doctest: +SKIP
+        """
+        from tracer.storage import series
+
+        return self._healed(lambda: series.read_overview(self, uid, metric, rank))
+
+    def buckets(
+        self,
+        uid: str,
+        metric: str,
+        *,
+        rank: int = 0,
+        start: int | None = None,
+        stop: int | None = None,
+        count: int = 1000,
+    ) -> Buckets:
+        """Return a range of a series in at most `count` buckets, from overview, rollup or points, whatever is enough.
+
+        Example:
+            >>> store.buckets(uid, "loss", start=1000, stop=2000, count=100)  # doctest: +SKIP
+        """
+        from tracer.storage import series
+
+        return self._healed(lambda: series.read_buckets(self, uid, metric, rank, start, stop, count))
+
+    def layers(
+        self,
+        uid: str,
+        statistic: str,
+        *,
+        axis: str = "gradients",
+        layers: Sequence[str] | None = None,
+        rank: int = 0,
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> LayerMatrix:
+        """Return one statistic of all layers over time.
+
+        Args:
+            uid: The run.
+            statistic: `norm`, `mean`, `std`, `max`, `min`, `zeros`, `nans` or `infs`.
+            axis: What was measured, such as `gradients`.
+            layers: Only these layers, in this order.
+            rank: Whose values.
+            start: From this step on.
+            stop: Before this step.
+
+        Example:
+            >>> store.layers(uid, "norm").values.shape  # doctest: +SKIP
+            (1000, 52)
+        """
+        from tracer.storage import layers as room
+
+        return self._healed(lambda: room.read_layers(self, uid, statistic, axis, layers, rank, start, stop))
+
+    def layer_names(self, uid: str, axis: str = "gradients") -> list[str]:
+        """Return the names of the layers that were measured, in the model's order; standard library.
+
+        Example:
+            >>> store.layer_names(uid)  # doctest: +SKIP
+            ['fc1.weight', 'fc1.bias']
+        """
+        return self._healed(lambda: summaries.layer_names(self, uid, axis))
+
+    def samples(self, uid: str) -> list[Path]:
+        """Return the files of samples of a run, sorted by step.
+
+        Example:
+            >>> store.samples(uid)[0].name  # doctest: +SKIP
+            '100-0.parquet'
+        """
+        folder = os.path.join(self.run_folder(self.run(uid)), "samples")
+        return self._healed(lambda: summaries.samples(folder))
+
+    def sql(self, text: str, limit: int | None = None) -> Table:
+        """Answer a question in SQL, read-only; the views are
+        `runs params series points rollup layers logs checkpoints findings`.
+
+        Args:
+            text: One `SELECT` or `EXPLAIN`, in DuckDB's dialect.
+            limit: At most so many rows.
+
+        Raises:
+            StoreError: It is no question, or DuckDB does not understand it.
+
+        Example:
+            >>> store.sql("SELECT metric, avg(value) FROM points GROUP BY ALL").rows  # doctest: +SKIP
+        """  # noqa: D205 -- the list of views belongs to the sentence
+        from tracer.storage import sql
+
+        return self._healed(lambda: sql.query(self, text, limit))
+
+    # Changing.
+
+    def add_findings(self, uid: str, findings: Sequence[events.Finding], source: str = "offline") -> int:
+        """Keep findings with a run; one of the same kind, step and metric or layer is kept once.
+
+        Returns:
+            How many were new.
+
+        Example:
+            >>> store.add_findings(uid, [events.Finding("spike", "low", 10, {"metric": "loss"})])  # doctest: +SKIP
+            1
+        """
+        from tracer.storage.findings import add_findings
+
+        return self._healed(lambda: add_findings(self, uid, findings, source))
+
+    def fold(self, uid: str | None = None, progress: Progress | None = None) -> int:
+        """Turn journals into Parquet now, of one run or of all.
+
+        Returns:
+            How many points were folded.
+
+        Example:
+            >>> store.fold()  # doctest: +SKIP
+            50000
+        """
+        from tracer.storage.fold import fold_store
+
+        return self._healed(lambda: fold_store(self, uid, progress))
+
+    def maintain(self, seconds: float = 1.0) -> int:
+        """Do what is waiting, as long as nobody else does: fold what ended, say what crashed, remove what is dead.
+
+        Args:
+            seconds: No new piece of work is begun after this time.
+
+        Returns:
+            How many points were folded; 0 too when another process maintains the store.
+
+        Example:
+            >>> store.maintain(0.5)  # doctest: +SKIP
+        """
+        from tracer.storage.fold import maintain
+
+        return self._healed(lambda: maintain(self, seconds))
+
+    def compact(self, uid: str | None = None, *, grace_s: float | None = None, progress: Progress | None = None) -> int:
+        """Merge small files of a run, or of all; what they replace is removed after a grace period.
+
+        Returns:
+            How many files were merged away.
+
+        Example:
+            >>> store.compact(uid)  # doctest: +SKIP
+        """
+        from tracer.storage.compact import compact_store
+
+        return self._healed(lambda: compact_store(self, uid, grace_s, progress))
+
+    def rebuild(self, progress: Progress | None = None) -> RebuildReport:
+        """Build the catalog anew from the folders.
+
+        Example:
+            >>> store.rebuild().runs  # doctest: +SKIP
+        """
+        from tracer.storage.rebuild import rebuild
+
+        return rebuild(self, progress)
+
+    def check(self, *, repair: bool = False, progress: Progress | None = None) -> CheckReport:
+        """Read everything and say what is wrong.
+
+        Args:
+            repair: Mend what can be mended; what is damaged is set aside, never deleted.
+            progress: Called with how many files are read and how many there are.
+
+        Example:
+            >>> store.check().is_clean  # doctest: +SKIP
+            True
+        """
+        from tracer.storage.check import check
+
+        return check(self, repair=repair, progress=progress)
+
+    def delete(self, uid: str, *, now: bool = False, force: bool = False) -> int:
+        """Move a run to the trash.
+
+        Args:
+            uid: The run.
+            now: Remove it for good.
+            force: Even while it records.
+
+        Returns:
+            The bytes that became free; 0 while the run can be restored.
+
+        Raises:
+            StoreError: The run is still recording.
+
+        Example:
+            >>> store.delete(uid, now=True)  # doctest: +SKIP
+        """
+        from tracer.storage import retention
+
+        def work() -> int:
+            row = next((row for row in self.trash() if row.uid == uid), None) or self.run(uid)
+            retention.refuse_live(row, force=force)
+            with self.writing() as catalog:
+                if row.trashed is None:
+                    retention.to_trash(catalog, self.base, row.folder)
+                return retention.purge(catalog, self.base, row.folder) if now else 0
+
+        return self._healed(work)
+
+    def restore(self, uid: str) -> None:
+        """Bring a run back from the trash.
+
+        Args:
+            uid: The run's id or name.
+
+        Raises:
+            RunNotFound: It is not in the trash.
+
+        Example:
+            >>> store.restore(uid)  # doctest: +SKIP
+        """
+        from tracer.storage import retention
+
+        def work() -> None:
+            row = resolve.choose(uid, self.trash(), "in the trash")
+            with self.writing() as catalog:
+                retention.from_trash(catalog, self.base, row.folder)
+
+        self._healed(work)
+
+    def trash(self) -> list[RunRow]:
+        """Return the runs in the trash, the last deleted first.
+
+        Example:
+            >>> [row.name for row in store.trash()]  # doctest: +SKIP
+        """
+        clause = "WHERE r.trashed IS NOT NULL ORDER BY r.trashed DESC"
+        return self._healed(lambda: [listing.run_row(row) for row in listing.runs_where(self.catalog, clause)])
+
+    def empty_trash(self, days: float | None = None) -> int:
+        """Remove for good what has been in the trash for so many days (7 when not said); return the bytes freed.
+
+        Example:
+            >>> store.empty_trash(days=0)  # doctest: +SKIP
+        """
+        from tracer.storage import retention
+
+        def work() -> int:
+            with self.writing() as catalog:
+                index.index(catalog, self.base, index.changed(catalog, self.base)[0])
+                return retention.empty_trash(catalog, self.base, days=retention.TRASH_DAYS if days is None else days)
+
+        return self._healed(work)
+
+    def expire(
+        self, *, apply: bool = False, older_than_days: float | None = None, progress: Progress | None = None
+    ) -> list[Expired]:
+        """List the runs whose time is up, and with `apply` move them to the trash; see `retention.expire`.
+
+        Example:
+            >>> store.expire(older_than_days=90)  # doctest: +SKIP
+        """
+        from tracer.storage import retention
+
+        return self._healed(
+            lambda: retention.expire(self, apply=apply, older_than_days=older_than_days, progress=progress)
+        )
+
+    def export(
+        self,
+        uids: Sequence[str],
+        path: str | os.PathLike[str],
+        format: str,  # noqa: A002 -- the word of the command line
+        *,
+        metrics: Sequence[str] | None = None,
+        progress: Any = None,  # noqa: ANN401 -- see `export.export`
+    ) -> ExportReport:
+        """Write runs to files of another format; see `export.export_runs`.
+
+        Example:
+            >>> store.export([uid], "run.csv", "csv")  # doctest: +SKIP
+        """
+        from tracer.storage import export
+
+        return export.export_runs(self, uids, path, format, metrics=metrics, progress=progress)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes the store takes, by kind.
+
+        Example:
+            >>> store.sizes()["points"]  # doctest: +SKIP
+        """
+        from tracer.storage import retention
+
+        return retention.sizes(self.base)
+
+    def close(self) -> None:
+        """Close the connections; a second time does nothing."""
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                connection.close()
+        self._reader = self._writer = None
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # Inside.
+
+    def refresh(self) -> dict[str, index.Columns]:
+        """Bring the catalog up to the folders, and return what is newer than it can know: by run id, whole rows."""
+        overlay: dict[str, index.Columns] = {}
+        fresh, gone = index.changed(self.catalog, self.base)
+        if fresh or gone:
+            try:
+                with self.writing(wait_s=0.0) as catalog:
+                    index.index(catalog, self.base, fresh)
+                    if gone:
+                        index.forget(catalog, gone)
+            except StoreError as error:
+                if isinstance(error, CatalogDamaged):
+                    raise
+                overlay = resolve.overlay(self, list(fresh))
+        for columns in listing.runs_where(self.catalog, "WHERE r.status = 'running' AND r.trashed IS NULL"):
+            if columns["uid"] not in overlay:
+                overlay[columns["uid"]] = resolve.with_sign_of_life(self, columns)
+        return overlay
+
+    def _open_catalog(self) -> Catalog:
+        """Open the catalog for reading; make it, or build it anew, where that is needed."""
+        path = os.path.join(self.folder, catalogs.FILE)
+        try:
+            if os.path.exists(path):
+                reader = Catalog.read(path)
+                if reader.is_current:
+                    return reader
+                reader.close()
+            with self.writing():
+                pass
+            return Catalog.read(path)
+        except CatalogDamaged:
+            raise
+        except SchemaTooNew:
+            raise
+        except (StoreError, OSError) as error:
+            if isinstance(error, Busy):
+                raise
+            logger.debug("The catalog of %s lies in memory: %s", self.base, error)
+            memory = Catalog.memory()
+            index.index(memory, self.base, index.list_runs(self.base))
+            return memory
+
+    def _healed(self, work: Callable[[], T]) -> T:
+        """Do something; when the catalog turns out to be damaged, build it anew and do it again."""
+        try:
+            return work()
+        except CatalogDamaged as error:
+            from tracer.storage.rebuild import replace_damaged
+
+            replace_damaged(self, error)
+            return work()
+
+
+__all__ = ["Store"]
