@@ -69,8 +69,8 @@ check: setup  ## Check format, lint, types, who imports whom, and that the docs 
 	@set -x
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy --strict src
-	$(BIN)/lint-imports
+	$(BIN)/mypy --strict src tests/typing
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python docs/generate.py --check
 	$(BIN)/zensical build --strict --clean
 

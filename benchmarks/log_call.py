@@ -107,7 +107,7 @@ def main() -> None:
     """Measure, judge, print."""
     how = (
         "CPU time of the calling thread for one `log(metrics, step=step)`, in µs: smallest, median and largest average "
-        "of a batch. Each turn is a process of its own, the contestants take turns, and every point was read back "
+        "of a batch. Each turn is a process of its own, the contestants take turns, and every point is read back "
         "afterwards. Ratios are to Tracer's figure in the same rounds."
     )
     with reporting("log_call", "What a `log` call costs", how) as report:
@@ -118,7 +118,7 @@ def main() -> None:
             "TensorBoard's users call `add_scalar` once for each key; its bar takes the cheaper of its two rows.",
             "`list.append` stands for the least that recording can cost: a tuple with the time, kept in memory.",
             (
-                "All threads: CPU of the process from the first batch until `finish` has ended, for one call. It leaves "
+                "All threads: CPU of the process from the first batch until `finish` has ended, a call. It leaves "
                 "out W&B's service process and Tracer's companion, which folds long runs at low priority."
             ),
         ]

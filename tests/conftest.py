@@ -52,6 +52,9 @@ def _alone(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch
     monkeypatch.chdir(tmp_path)
     yield
     _finish_leftover_run()
+    programs = sys.modules.get("programs")
+    if programs is not None:
+        programs.end_leftovers()
 
 
 def _only_here(connect: Callable[[socket.socket, object], object]) -> Callable[[socket.socket, object], object]:

@@ -2,7 +2,7 @@
 
 from tracer.active import finish, get_run_id, get_step, init, log, step, watch
 from tracer.state import _state
-from tracer.version import VERSION as __version__
+from tracer.version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

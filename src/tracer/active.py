@@ -104,7 +104,10 @@ def step() -> None:
     Raises:
         UsageError: No run is active.
     """
-    _run().step()
+    run = _state.tracer
+    if run is None:
+        raise UsageError(_NOT_BEGUN)
+    run.step()
 
 
 def watch(model: object, optimizer: object = None) -> None:
@@ -126,7 +129,9 @@ def finish() -> None:
     Raises:
         UsageError: No run is active.
     """
-    _run().finish()
+    run = _run()
+    run.finish()
+    _deactivate(run)  # also a run that a program made the active one by hand
 
 
 def get_run_id() -> str:
@@ -209,7 +214,7 @@ def _is_worker() -> bool:
     return parent is not None and str(parent.pid) == os.environ.get(_WORKER_PARENT)
 
 
-def _resumed(config: Config, resume: str | bool) -> tuple[str, dict[str, Any]] | None:
+def _resumed(config: Config, resume: object) -> tuple[str, dict[str, Any]] | None:
     """Find the run to continue."""
     from tracer import events, runfile
     from tracer.storage import Store

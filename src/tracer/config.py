@@ -369,4 +369,6 @@ def _shown(value: object) -> object:
     return f"<function {getattr(value, '__name__', 'of yours')}>" if callable(value) else value
 
 
-__all__ = ["SETTINGS", "Config", "Setting"]
+TracerConfig = Config  # what older programs call it
+
+__all__ = ["SETTINGS", "Config", "Setting", "TracerConfig"]

@@ -35,6 +35,10 @@ COUNTERS = {
 }
 
 
+#: Counted for `run.json` and `tracer doctor`; nothing was lost, so the summary does not speak of it.
+HARMLESS = frozenset({"segments_late"})
+
+
 class Scalars:
     """Values of metrics at one step; without a step it is the run's own counter."""
 

@@ -52,7 +52,6 @@ RECORD_OVERHEAD = 32
 _FIXED = struct.Struct("<4sIHHI16sIIQQII")
 _TAIL = struct.Struct("<IIQQQq")
 _TAIL_AT = 4032
-_STEPS = struct.Struct("<q")
 _BYTE_ORDER = 0xFEFF
 _CLOSED = 1
 _COMMIT = 0x54524A31
@@ -165,9 +164,9 @@ def stamp(buffer: Buffer, *, closed: bool, end: int, steps: int) -> None:
     _TAIL.pack_into(buffer, _TAIL_AT, _CLOSED if closed else 0, 0, end, clock.monotonic_ns(), wall_us, steps)
 
 
-def stamp_steps(buffer: Buffer, steps: int) -> None:
-    """Rewrite the steps in a header in place: a run that is killed can go on at its step."""
-    _STEPS.pack_into(buffer, _TAIL_AT + _TAIL.size - _STEPS.size, steps)
+#: `stamp_steps(buffer, STEPS_AT, steps)` rewrites the steps in a header: a run that is killed is known to its last one.
+stamp_steps = struct.Struct("<q").pack_into
+STEPS_AT = _TAIL_AT + 32
 
 
 def commit_key(generation: int) -> int:

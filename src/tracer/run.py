@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 import os
 import threading
+from functools import cached_property
 
 from tracer import clock, events, journal, places, runfile, sink
 from tracer.config import Config
@@ -107,13 +108,29 @@ class Run:
         Raises:
             UsageError: The run is finished.
         """
-        if self._finished:
-            raise UsageError(self._recorder.finished_message())
         steps = self._steps
-        steps.step += 1
-        self._recorder.end_step()
-        if steps.step % self._interval == 0:
-            self.checkpoint()
+        steps.step = now = steps.step + 1
+        try:
+            writer = self._here.writer
+        except AttributeError:
+            writer = self._recorder.writer()
+        if now >= steps.due:
+            self._end_step()
+        else:
+            journal.stamp_steps(writer.buffer, journal.STEPS_AT, now)
+
+    def go_on_at(self, step: int) -> None:
+        """Set the step counter: a training that continues from its own checkpoint is there at once.
+
+        Args:
+            step: How many steps were ended before.
+
+        Example:
+            >>> with tracer.init(project="docs", quiet=True) as run:
+            ...     run.go_on_at(500)
+        """
+        self._steps.step = step
+        self._steps.due = 0
 
     def watch(self, model: object, optimizer: object = None) -> None:  # noqa: ARG002 -- found by torch's own hooks today
         """Record gradient statistics of a model at every checkpoint, as its optimizer sees them.
@@ -206,12 +223,14 @@ class Run:
             self._recorder.close(self.config.finish_timeout_s)  # a forked child ends its own part only
             return
         self._finished = True
+        self._steps.due = 0  # the next step is told that the run is over
         deadline = clock.monotonic() + self.config.finish_timeout_s
         self._endings.restore()
         with self._guard("finishing the run"):
             self._stop_capture()
             if self._recorder.current_values():
                 self.checkpoint()
+            self._record_late_gradients()
             self._record_end(status, reason, exit_code)
         for told in self.when_finished:
             told()
@@ -283,21 +302,21 @@ class Run:
         """How many ranks the job has."""
         return self._place.world_size
 
-    @property
+    @cached_property
     def storage(self) -> StorageBackend:
         """The store this run is kept in, for reading; opened at first use."""
         from tracer.storage import StorageBackend
 
         return StorageBackend(self.config)
 
-    @property
+    @cached_property
     def hook_manager(self) -> object:
         """The documents' hook manager, for programs that drive it themselves."""
         from tracer.capture.hooks import HookManager
 
         return HookManager(self.config)
 
-    @property
+    @cached_property
     def system_metrics(self) -> object:
         """The documents' system metrics, for programs that ask for them themselves."""
         from tracer.capture.system import SystemMetrics
@@ -323,9 +342,10 @@ class Run:
             self._background = threading.Thread(target=self._capture_surroundings, name="tracer-capture", daemon=True)
             self._background.start()
         if self.config.track_system_metrics and self._place.local_rank == 0:
-            from tracer.capture.system import Collector
+            from tracer.capture.system import Collector, SystemSampler
 
-            self._collector = Collector(self.config.system_interval_s, guard=self._guard)
+            sampler = SystemSampler(self.config)
+            self._collector = Collector(self.config.system_interval_s, sampler=sampler, guard=self._guard)
             self._collector.start()
         self._recorder.writer()  # the first segment names this process: from now on its death is noticed
         if self._place.rank == 0 and not self.config.quiet:
@@ -376,10 +396,13 @@ class Run:
             self._collector.stop()
         if self._samples is not None:
             self._samples.stop()
+        sink.listen(None)
+
+    def _record_late_gradients(self) -> None:
+        """Write the statistics that are still on their way from a device."""
         if self._gradients is not None:
             for values in self._gradients.arrived(wait=True):
                 self._recorder.append_layers(values)
-        sink.listen(None)
 
     def _record_end(self, status: str, reason: str | None, exit_code: int | None) -> None:
         """Write the end record, and with it the end of this process' part."""
@@ -425,6 +448,8 @@ class Run:
         took = clock.monotonic() - self._born
         sink.say(f"tracer: {self.name!r} {status}{because} after {self._steps.step:,} steps, {took:.1f} s")
         for name, count in self._guard.counters.nonzero().items():
+            if name in events.HARMLESS:
+                continue
             sink.say(f"tracer: {count:,} {events.COUNTERS[name]}")
         if not synced:
             sink.say(
@@ -433,6 +458,19 @@ class Run:
         sink.say(f"tracer: see it with `tracer show {self.name}`")
 
     # Small parts.
+
+    def _end_step(self) -> None:
+        """Do what is due at the end of this step, and find out when something is due again."""
+        steps = self._steps
+        if self._finished:
+            steps.step -= 1
+            raise UsageError(self._recorder.finished_message())
+        journal.stamp_steps(self._recorder.writer().buffer, journal.STEPS_AT, steps.step)
+        self._recorder.end_step()
+        if steps.step % self._interval == 0:
+            self.checkpoint()
+        next_checkpoint = (steps.step // self._interval + 1) * self._interval
+        steps.due = 0 if self._recorder.has_work_at_each_step else next_checkpoint
 
     def _checkpoint_is_next(self) -> bool:
         """Tell whether the next `step` will be a checkpoint; asked before every step of an optimizer."""
@@ -449,7 +487,8 @@ class Run:
         if self._samples is None:
             from tracer.storage.sample_writer import SampleWriter
 
-            self._samples = SampleWriter(self._recorder.folder, self._place.rank, self._recorder.append, self._guard)
+            recorder = self._recorder
+            self._samples = SampleWriter(recorder.folder, self.run_id, self._place.rank, recorder.append, self._guard)
         return self._samples
 
     def _sequence(self) -> int:

@@ -10,8 +10,8 @@ from tracer.analysis.goals import goal, is_gradient_norm, is_loss
 @pytest.mark.parametrize(
     "metric",
     [
-        "loss", "train/loss", "val_loss", "evalLoss", "masked_lm_loss", "nll", "perplexity", "error_rate", "WER", "rmse",
-        "cross_entropy", "neg_log_likelihood", "step_time", "reward_loss", "epoch_seconds",
+        "loss", "train/loss", "val_loss", "evalLoss", "masked_lm_loss", "nll", "perplexity", "error_rate", "WER",
+        "rmse", "cross_entropy", "neg_log_likelihood", "step_time", "reward_loss", "epoch_seconds",
     ],
 )  # fmt: skip
 def test_lower_is_better(metric: str) -> None:

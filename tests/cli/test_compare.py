@@ -135,13 +135,13 @@ def test_negative_and_zero_values_have_the_right_sign(ask: Ask, record: Ask) -> 
     assert (zero["runs"][1]["relative"], zero["runs"][1]["difference"], zero["runs"][1]["better"]) == (None, 1.0, False)
 
 
-def test_a_run_that_ends_in_nan_does_not_win(ask: Ask, record: Ask) -> None:
+def test_a_run_that_ends_in_nan_loses(ask: Ask, record: Ask) -> None:
     record("fine", [{"loss": 2.0}] * 20)
     record("broken", [{"loss": 1.0}] * 10 + [{"loss": float("nan")}] * 10)
 
     [loss] = ask("compare", "fine", "broken", "--json").json["metrics"]
 
-    assert (loss["runs"][1]["final"], loss["best_run"]) == ("NaN", None)
+    assert (loss["runs"][1]["final"], loss["best_run"]) == ("NaN", 0)
     assert loss["runs"][1]["parting"]["step"] == 0
 
 

@@ -93,7 +93,12 @@ def test_now_takes_what_is_in_the_trash_already(ask: Ask) -> None:
 
 @pytest.mark.usefixtures("tmp_path")
 def test_a_run_that_still_records_is_refused_unless_forced(ask: Ask) -> None:
-    program = "import sys, tracer\ntracer.init(run_name='live', quiet=True).log({'a': 1})\nprint('on', flush=True)\nsys.stdin.read()"
+    program = (
+        "import sys, tracer\n"
+        "tracer.init(run_name='live', quiet=True).log({'a': 1})\n"
+        "print('on', flush=True)\n"
+        "sys.stdin.read()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -23,8 +23,8 @@ def three(record: Ask) -> dict[str, str]:
     }
 
 
-def names(answer: Any) -> list[str]:
-    return [line.split()[0] for line in answer.lines[1:]]
+def names(lines: list[str]) -> list[str]:
+    return [line.split()[0] for line in lines[1:]]
 
 
 @pytest.mark.usefixtures("three")
@@ -72,7 +72,7 @@ def test_runs_are_filtered_and_sorted(ask: Ask, options: list[str], expected: li
     answer = ask("list", *options)
 
     assert answer.code == 0
-    found = names(answer) or [answer.lines[0].split()[-1]]
+    found = names(answer.lines) or [answer.lines[0].split()[-1]]
     assert found == expected
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 PATIENCE_S = 60.0
+_STARTED: list[subprocess.Popen[str]] = []
 
 #: A program that only records: nothing watches the machine, and nothing is printed.
 CALM = {
@@ -63,7 +64,7 @@ def start(
         env: Further environment.
     """
     settings = {**(CALM if calm else {}), "TRACER_STRICT": "1" if strict else "0", **(env or {})}
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*before, sys.executable, str(write_program(source)), *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -71,6 +72,16 @@ def start(
         env={**os.environ, **settings},
         start_new_session=True,
     )
+    _STARTED.append(process)
+    return process
+
+
+def end_leftovers() -> None:
+    """Kill what a failed test left running: a storm would rage on for ever."""
+    while _STARTED:
+        process = _STARTED.pop()
+        if process.poll() is None:
+            kill(process)
 
 
 def run(source: str, *arguments: object, code: int = 0, **options: object) -> subprocess.CompletedProcess[str]:

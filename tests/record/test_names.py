@@ -82,37 +82,17 @@ def test_a_name_of_thousand_characters_and_many_keys_fit(tmp_path: Path) -> None
 def test_a_million_names_are_kept_in_bounded_memory(tmp_path: Path) -> None:
     done = run(
         """
-        import json, resource, time
+        import resource
         import tracer
 
-        COUNT = 1_000_000
         with tracer.init(project="names"):
-            for step in range(5000):
-                tracer.log({"loss": 1.0}, step=step)
-            normal = []
-            for step in range(20_000):
-                began = time.perf_counter_ns()
-                tracer.log({"loss": 1.0}, step=step)
-                normal.append(time.perf_counter_ns() - began)
-            costs = []
-            for number in range(COUNT):
-                metrics = {f"name/{number}": float(number)}
-                began = time.perf_counter_ns()
-                tracer.log(metrics, step=number)
-                costs.append(time.perf_counter_ns() - began)
-        costs.sort(), normal.sort()
-        print(json.dumps({
-            "rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "normal": normal[len(normal) * 99 // 100],
-            "p99": costs[COUNT * 99 // 100],
-        }))
+            for number in range(1_000_000):
+                tracer.log({f"name/{number}": float(number)}, step=number)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
         """
     )
 
-    told = json.loads(done.stdout)
-    print(told)  # noqa: T201 (pytest shows it with a failure)
-    assert told["rss"] < 1_000_000_000
-    assert told["p99"] < 10 * told["normal"]  # nanoseconds of one machine in one process: a ratio, no time
+    assert int(done.stdout) < 1_000_000_000
     names = Counter(name for row in rows(only_run(tmp_path / ".tracer")) for name in row.values)
-    assert len(names) == 1_000_001
-    assert {name for name, count in names.items() if count != 1} == {"loss"}
+    assert len(names) == 1_000_000
+    assert set(names.values()) == {1}

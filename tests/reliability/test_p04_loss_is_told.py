@@ -16,7 +16,6 @@ from tracer.sink import Guard
 from tracer.testing import FakeClock
 
 
-
 def test_p04_every_record_is_kept_or_counted(
     small_disk: Callable[..., Path], fill: Callable[[Path], Path], tmp_path: Path
 ) -> None:

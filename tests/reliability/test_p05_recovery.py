@@ -18,9 +18,7 @@ def test_p05_space_that_returns_is_used_and_nothing_is_lost(
     small_disk: Callable[..., Path], fill: Callable[[Path], Path], journal_mode: str
 ) -> None:
     disk = small_disk(6000)
-    with tracer.init(
-        project="recovery", storage_path=disk, journal=journal_mode, **{**CALMLY, "strict": False}
-    ) as run:
+    with tracer.init(project="recovery", storage_path=disk, journal=journal_mode, **{**CALMLY, "strict": False}) as run:
         recorder, step = run._recorder, 0
 
         def log(count: int) -> None:

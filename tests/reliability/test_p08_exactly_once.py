@@ -139,7 +139,10 @@ def test_p08_a_storm_loses_and_doubles_nothing(tmp_path: Path, storm_seconds: fl
         for row in store.runs():
             life = int(row.name.removeprefix("life"))
             for metric, sign in (("a", 1), ("b", -1)):
-                series, (summary,) = store.series(row.uid, metric), [r for r in store.metrics(row.uid) if r.metric == metric]
+                series, (summary,) = (
+                    store.series(row.uid, metric),
+                    [r for r in store.metrics(row.uid) if r.metric == metric],
+                )
                 count = len(series.step)
                 assert storm.counts[life] <= count <= storm.counts[life] + 1
                 assert np.array_equal(series.step, np.arange(count))
@@ -180,7 +183,8 @@ def test_p08_a_fold_may_die_anywhere_and_be_repeated(tmp_path: Path) -> None:
             shutil.rmtree(tmp_path / ".tracer")
             shutil.copytree(image, tmp_path / ".tracer")
             process = start(
-                fold, before=("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={call}:signal=KILL:when={number}")
+                fold,
+                before=("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={call}:signal=KILL:when={number}"),
             )
             _, err = process.communicate(timeout=120)
             with Store.open(tmp_path / ".tracer") as store:
@@ -188,7 +192,10 @@ def test_p08_a_fold_may_die_anywhere_and_be_repeated(tmp_path: Path) -> None:
                 store.fold()
                 assert np.array_equal(store.series(run_.run_id, "a").value, expected), (call, number)
                 assert np.array_equal(store.series(run_.run_id, "b").value, -expected), (call, number)
-                assert {row.metric: row.n for row in store.metrics(run_.run_id) if not row.is_text} == {"a": 3000, "b": 3000}
+                assert {row.metric: row.n for row in store.metrics(run_.run_id) if not row.is_text} == {
+                    "a": 3000,
+                    "b": 3000,
+                }
             if process.returncode == 0:
                 break  # there was no such call any more
             assert process.returncode == -signal.SIGKILL or "killed" in err.lower() or process.returncode == 137, err
@@ -251,5 +258,3 @@ def test_p08_logging_while_a_maintainer_folds_loses_nothing(tmp_path: Path) -> N
 
     with Store.open(tmp_path / ".tracer") as store:
         assert np.array_equal(store.series(uid, "a").value, np.arange(30_000.0))
-
-

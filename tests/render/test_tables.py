@@ -68,6 +68,19 @@ def test_a_narrow_terminal_folds_the_columns_that_may_wrap() -> None:
     assert sum(line.count("word") for line in lines) == 30
 
 
+def test_a_table_that_cannot_fit_is_shown_record_by_record() -> None:
+    table = Table(("name", "value"), (("x" * 20, "1" * 20), ("y" * 20, "2" * 20)))
+
+    assert drawn([table], columns=30, colours=False) == [
+        "-" * 30,
+        "name   " + "x" * 20,
+        "value  " + "1" * 20,
+        "-" * 30,
+        "name   " + "y" * 20,
+        "value  " + "2" * 20,
+    ]
+
+
 def test_an_empty_table_is_its_header() -> None:
     assert plain_lines([Table(("a", "b"), ())]) == ["a  b"]
 

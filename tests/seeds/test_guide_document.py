@@ -271,16 +271,20 @@ def test_the_tracer_class_of_the_document_trains_on_our_hooks_and_our_storage(
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
 
     run = document.TrainingTracer(TracerConfig(project_name="test", checkpoint_interval=5, async_writes=async_writes))
-    run.attach_hooks(model)
-    for _ in range(12):
-        loss = model(torch.ones(8, 4)).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        run.log({"loss": loss.item()})
-        run.step()
-    run.finish()
-    run.storage.close()
+    try:
+        run.attach_hooks(model)
+        for _ in range(12):
+            loss = model(torch.ones(8, 4)).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            run.log({"loss": loss.item()})
+            run.step()
+        run.finish()
+    finally:
+        if run.write_queue is not None:
+            run.write_queue.put(None)  # should the above fail: the document's thread waits for this for ever
+        run.storage.close()
 
     stored = storage.get_run(run.run_id)
     assert stored is not None

@@ -15,7 +15,7 @@ import pytest
 from dying import Died, mortal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from journals import JournalBuilder, make_run, make_store
+from journal_builder import JournalBuilder, make_run, make_store
 
 from tracer import journal
 from tracer.storage import Store, fold
@@ -35,13 +35,13 @@ def stored(store: Store, uid: str) -> dict[Key, bytes]:
     for row in store.metrics(uid):
         series = store.series(uid, row.metric, rank=row.rank)
         for step, value in zip(series.step.tolist(), series.value.tolist(), strict=True):
-            found[row.metric, row.rank, step] = struct.pack("<d", value)
+            found[row.metric, row.rank, step] = struct.pack("<d", math.nan if math.isnan(value) else value)
     return found
 
 
 def bits(values: dict[Key, float]) -> dict[Key, bytes]:
-    """An oracle's values, bit by bit."""
-    return {key: struct.pack("<d", value) for key, value in values.items()}
+    """An oracle's values, bit by bit; which of the many NaNs one was is not kept."""
+    return {key: struct.pack("<d", math.nan if math.isnan(value) else value) for key, value in values.items()}
 
 
 def record(builder: JournalBuilder, oracle: dict[Key, float], steps: range, rank: int = 0, scale: float = 1.0) -> None:
@@ -73,7 +73,8 @@ def test_a_fold_stores_every_point_and_releases_the_journal(base: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [math.nan, math.inf, -math.inf, -0.0, 5e-324, 2.2250738585072014e-308, 1e308, 0.1, 1 / 3, -1.7976931348623157e308]
+    "value",
+    [math.nan, math.inf, -math.inf, -0.0, 5e-324, 2.2250738585072014e-308, 1e308, 0.1, 1 / 3, -1.7976931348623157e308],
 )
 @pytest.mark.parametrize("step", [-(2**63), -1, 0, 2**53 + 1, 2**63 - 1])
 def test_values_and_steps_are_kept_bit_by_bit(base: Path, value: float, step: int) -> None:
@@ -229,7 +230,8 @@ def test_two_maintainers_at_once_store_everything_once(base: Path) -> None:
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     processes = [
-        subprocess.Popen([sys.executable, "-c", program, str(base)], stdout=subprocess.PIPE, env=environment) for _ in range(2)
+        subprocess.Popen([sys.executable, "-c", program, str(base)], stdout=subprocess.PIPE, env=environment)
+        for _ in range(2)
     ]
     folded = [int(process.communicate(timeout=60)[0]) for process in processes]
 
@@ -324,7 +326,9 @@ def test_an_end_record_counts_when_the_process_died_before_it_wrote_run_json(bas
 def test_a_command_changes_what_is_known_of_a_run(base: Path) -> None:
     folder = make_run(base, config={"lr": 0.1, "model": {"depth": 2}}, tags=["a"])
     builder = JournalBuilder(folder, role="command", number=1)
-    builder.record(journal.Kind.METADATA, {"notes": "good", "tags": ["b", "c"], "config": {"model": {"width": 3}}}, 0, 1.6e9)
+    builder.record(
+        journal.Kind.METADATA, {"notes": "good", "tags": ["b", "c"], "config": {"model": {"width": 3}}}, 0, 1.6e9
+    )
     builder.write(closed=True)
 
     with Store.open(base) as store:
@@ -334,7 +338,9 @@ def test_a_command_changes_what_is_known_of_a_run(base: Path) -> None:
         assert (row.notes, row.tags) == ("good", ("b", "c"))
         assert row.config == {"lr": 0.1, "model": {"depth": 2, "width": 3}}
         assert json.loads((folder / "run.json").read_text())["notes"] == "good"
-        assert [found.uid for found in store.runs(where=[("tags", "=", "c"), ("config.model.width", ">=", 3)])] == ["run-1"]
+        assert [found.uid for found in store.runs(where=[("tags", "=", "c"), ("config.model.width", ">=", 3)])] == [
+            "run-1"
+        ]
 
 
 def test_a_rewind_voids_what_was_recorded_before_it(base: Path) -> None:
@@ -364,32 +370,36 @@ def test_a_fold_takes_no_more_than_its_batch_at_once(base: Path, monkeypatch: py
     folder, oracle = make_run(base), {}
     builder = JournalBuilder(folder)
     for part in range(5):
-        record(builder, oracle, range(part * 10, part * 10 + 10))
+        record(builder, oracle, range(part * 30, part * 30 + 30))
         builder.next_segment()
     builder.write(closed=True)
     batches = []
     gather = fold.gather
-    monkeypatch.setattr(fold, "gather", lambda *given: batches.append(batch := gather(*given, limit=40)) or batch)
+    monkeypatch.setattr(fold, "gather", lambda *given: batches.append(batch := gather(*given, limit=100)) or batch)
 
     with Store.open(base) as store:
         store.fold()
 
-        assert [batch.columns.points for batch in batches] == [40, 40, 20]
+        assert [batch.columns.points for batch in batches] == [120, 120, 60]
         assert stored(store, "run-1") == bits(oracle)
-        assert [row.n for row in store.metrics("run-1")] == [50, 50]
+        assert [row.n for row in store.metrics("run-1")] == [150, 150]
 
 
 names = st.sampled_from(["loss", "acc", "ünïcode/ß", "../x", "a\x00b", "", " "])
 numbers = st.floats(allow_nan=True, allow_infinity=True, width=64)
 calls = st.lists(
-    st.tuples(st.dictionaries(names, numbers, min_size=1, max_size=4), st.integers(-5, 40), st.integers(0, 2), st.booleans()),
+    st.tuples(
+        st.dictionaries(names, numbers, min_size=1, max_size=4), st.integers(-5, 40), st.integers(0, 2), st.booleans()
+    ),
     max_size=40,
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(calls=calls)
-def test_folds_of_any_calls_equal_a_dict(tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[dict[str, float], int, int, bool]]) -> None:
+def test_folds_of_any_calls_equal_a_dict(
+    tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[dict[str, float], int, int, bool]]
+) -> None:
     base = make_store(tmp_path_factory.mktemp("store"))
     folder = make_run(base)
     oracle: dict[Key, float] = {}
@@ -408,18 +418,14 @@ def test_folds_of_any_calls_equal_a_dict(tmp_path_factory: pytest.TempPathFactor
         live = stored(store, "run-1")
         store.fold()
 
-        assert _same(live, bits(oracle))
-        assert _same(stored(store, "run-1"), bits(oracle))
+        assert live == bits(oracle)
+        assert stored(store, "run-1") == bits(oracle)
         store.compact(grace_s=0)
-        assert _same(stored(store, "run-1"), bits(oracle))
+        assert stored(store, "run-1") == bits(oracle)
         assert sum(row.n for row in store.metrics("run-1")) == len(oracle)
         store.rebuild()
-        assert _same(stored(store, "run-1"), bits(oracle))
+        assert stored(store, "run-1") == bits(oracle)
         assert sum(row.n for row in store.metrics("run-1")) == len(oracle)
-
-
-def _same(found: dict[Key, bytes], wanted: dict[Key, bytes]) -> bool:
-    return found == wanted
 
 
 @pytest.mark.slow

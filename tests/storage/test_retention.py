@@ -238,6 +238,24 @@ def test_a_running_run_never_expires(storage: StorageBackend, store: Store, late
         assert store.expire(apply=True) == []
 
 
+def test_only_a_retention_that_was_given_is_acted_on_unasked(
+    storage: StorageBackend, store: Store, record: Record, later: Callable[[float], None]
+) -> None:
+    record("old", ended=time.time())
+    with tracer.init(project="test", storage_path=str(storage.base_path), retention_days=3) as given:
+        pass
+    store.runs()
+
+    assert retention.keep_promises(store) == 0
+    later(100)
+    assert retention.keep_promises(store) == 1
+    assert names(store.trash()) == {given.run_id}
+    assert names(store.runs()) == {"old"}
+    later(108)
+    assert retention.keep_promises(store) == 0
+    assert store.trash() == []
+
+
 def test_what_the_store_takes_is_told_by_kind(storage: StorageBackend, store: Store, record: Record) -> None:
     record("a")
     store.fold()

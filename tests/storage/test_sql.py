@@ -37,7 +37,9 @@ HOSTILE = [
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """Return a store with one finished run of three steps."""
-    with tracer.init(project="asked", run_name="one", config={"lr": 0.5}, storage_path=tmp_path / "s", quiet=True) as run:
+    with tracer.init(
+        project="asked", run_name="one", config={"lr": 0.5}, storage_path=tmp_path / "s", quiet=True
+    ) as run:
         for step, loss in enumerate((2.0, math.nan, 1.0)):
             run.log({"loss": loss, "phase": "warm"}, step=step)
         run.log({"loss": 7.0}, step=0)

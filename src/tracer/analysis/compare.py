@@ -156,7 +156,12 @@ def _measured(
         difference, relative = final - base_final, curves.relative_difference(base_final, final)
     within = None if is_first else _within_noise(base_end, end)
     better = None
-    if within is False and goal is not None and end is not None and base_end is not None:
+    if not is_first and _is_finite(final) != _is_finite(base_final):
+        # A curve that ended in NaN or infinity is no match for one that did not, whatever came before.
+        within, better = False, _is_finite(final)
+    elif not is_first and not _is_finite(final):
+        within = None
+    elif within is False and goal is not None and end is not None and base_end is not None:
         better = end.mean < base_end.mean if goal == goals.MINIMISE else end.mean > base_end.mean
     return MetricOfRun(
         points=len(one.step),
@@ -216,12 +221,17 @@ def _winner(series: Sequence[Series], goal: str | None) -> int | None:
     """Return the index of the run with the best ending, if it beats every other beyond noise."""
     ends = [curves.ending(one.value) if _ends_finite(one.value) else None for one in series]
     ranked = [(end.mean, index) for index, end in enumerate(ends) if end is not None]
-    if goal is None or len(ranked) < _FEWEST_RUNS:
+    if goal is None or not ranked or len(series) < _FEWEST_RUNS:
         return None
     ranked.sort(reverse=goal == goals.MAXIMISE)
     winner = ranked[0][1]
     beaten = (_within_noise(ends[winner], end) is False for index, end in enumerate(ends) if end and index != winner)
     return winner if all(beaten) else None
+
+
+def _is_finite(value: float | None) -> bool:
+    """Tell whether there is a value, and a finite one."""
+    return value is not None and bool(np.isfinite(value))
 
 
 def _ends_finite(values: Values) -> bool:

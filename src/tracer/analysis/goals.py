@@ -22,9 +22,10 @@ _LOWER = _LOSS | frozenset({
 })  # fmt: skip
 _HIGHER = frozenset({
     "accuracy", "acc", "f1", "f2", "fbeta", "auc", "auroc", "auprc", "map", "ap", "precision", "recall", "bleu",
-    "rouge", "rougel", "meteor", "iou", "miou", "dice", "jaccard", "psnr", "ssim", "r2", "reward", "return", "returns", "score",
-    "success", "wins", "throughput", "mfu", "kappa", "mcc", "ndcg", "mrr", "hits", "similarity", "correlation",
-    "pearson", "spearman", "likelihood", "top1", "top5", "specificity", "sensitivity", "spice", "cider", "em",
+    "rouge", "rougel", "meteor", "iou", "miou", "dice", "jaccard", "psnr", "ssim", "r2", "reward", "return",
+    "returns", "score", "success", "wins", "throughput", "mfu", "kappa", "mcc", "ndcg", "mrr", "hits", "similarity",
+    "correlation", "pearson", "spearman", "likelihood", "top1", "top5", "specificity", "sensitivity", "spice",
+    "cider", "em",
 })  # fmt: skip
 #: A setting that is named after what it acts on: `loss_scale` is no loss.
 _SETTINGS = frozenset({"scale", "weight", "coef", "coefficient", "factor", "threshold"})

@@ -108,6 +108,9 @@ class GradientStatistics:
             The values; None when there is no gradient at all, or when a device holds them: see `arrived`.
         """
         parameters = self._parameters()
+        if not parameters:
+            self.detach()
+            return None
         captured, outdated = self._captured, self._outdated
         self.forget()
         present = {
@@ -170,8 +173,7 @@ class GradientStatistics:
         with self._guard("measuring gradients"):
             started = clock.monotonic()
             watched = {id(parameter) for _, parameter in self._parameters()}
-            if not watched:  # the models are gone, so nobody will ask
-                self.detach()
+            if not watched:  # the models are gone; torch walks over its hooks now, so they are removed by `measure`
                 return
             held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             stepped = [parameter for parameter in held if id(parameter) in watched and parameter.grad is not None]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any
 
+from torch import Tensor
 from torch.nn import Module
 
 from tracer.capture.gradients import GradientStatistics
@@ -36,6 +39,8 @@ class GradientHook:
         self.config = config
         self._statistics = GradientStatistics()
         self._data: dict[str, dict[str, float]] = {}
+        self._fresh: set[str] = set()
+        self._handles: list[Any] = []
 
     def attach(self, model: Module) -> None:
         """Watch a `torch.nn.Module`.
@@ -47,11 +52,19 @@ class GradientHook:
             TypeError: It has no parameters to name.
         """
         self._statistics.attach(model, layers=self.config.gradient_layers)
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                mark = partial(self._mark, name)
+                hook = parameter.register_post_accumulate_grad_hook(mark)  # type: ignore[no-untyped-call]  # torch's
+                self._handles.append(hook)
 
     def detach(self) -> None:
         """Stop watching; the data stay until `reset`."""
         self._take()
         self._statistics.detach()
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
 
     def get_data(self) -> dict[str, dict[str, float]]:
         """Return the latest statistics.
@@ -63,12 +76,19 @@ class GradientHook:
         return {layer: dict(values) for layer, values in self._data.items()}
 
     def reset(self) -> None:
-        """Forget what was measured."""
+        """Forget what was measured; the next backward brings new data."""
         self._statistics.forget()
         self._data.clear()
+        self._fresh.clear()
+
+    def _mark(self, name: str, parameter: Tensor) -> None:  # noqa: ARG002 -- torch hands it to its hooks
+        """Note that a backward reached a parameter."""
+        self._fresh.add(name)
 
     def _take(self) -> None:
-        """Measure now, and keep what layers with a gradient say."""
+        """Measure now, and keep what layers say to which a backward brought a gradient since `reset`."""
+        if not self._fresh:
+            return
         self._statistics.arrived()  # nobody asked for those in time
         values = self._statistics.measure()
         if values is None:
@@ -80,7 +100,7 @@ class GradientHook:
         figures = memoryview(values.matrix).cast("f").tolist()
         for column, layer in enumerate(layers):
             statistics = dict(zip(SEED_STATISTICS, figures[column :: len(layers)], strict=True))
-            if not math.isnan(statistics["num_nans"]):
+            if layer in self._fresh and not math.isnan(statistics["num_nans"]):
                 self._data[layer] = {
                     name: int(value) if name in _COUNTS else value for name, value in statistics.items()
                 }

@@ -89,10 +89,25 @@ def _blocks(findings: Sequence[FindingRow], *, searched: bool) -> list[Block]:
         hint = "" if searched else " Search the run now with --auto."
         return [Lines((f"No anomalies found.{hint}",))]
     rows = tuple(
-        (_where(row), row.kind, severity(row.severity), Styled(_subject(row), "cyan"), _details(row))
-        for row in findings
+        (_where(one[0]), one[0].kind, severity(one[0].severity), Styled(_subjects(one), "cyan"), _details(one[0]))
+        for one in _together(findings)
     )
     return [Table(("step", "type", "severity", "where", "details"), rows, frozenset({0}), frozenset({4}))]
+
+
+def _together(findings: Sequence[FindingRow]) -> list[list[FindingRow]]:
+    """Return findings of one kind over the same steps as one: a NaN reaches every layer at once."""
+    groups: dict[tuple[object, ...], list[FindingRow]] = {}
+    for row in findings:
+        alone = row.id if "layer" not in row.details else None
+        groups.setdefault((_where(row), row.kind, row.severity, row.rank, alone), []).append(row)
+    return list(groups.values())
+
+
+def _subjects(group: Sequence[FindingRow]) -> str:
+    """Return what a group is about: its first layer, and how many more."""
+    more = f" and {len(group) - 1} more" if len(group) > 1 else ""
+    return _subject(group[0]) + more
 
 
 def _where(row: FindingRow) -> str:

@@ -17,7 +17,7 @@ def runs(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> lis
     from tracer.storage.store import Store
 
     def names(store: Store) -> Iterator[str]:
-        yield from (run.name for run in store.runs())
+        yield from (run.name for run in store.runs(where=[("name", "~", incomplete)], limit=_MOST))
         yield "@last"
 
     return _offered(ctx, incomplete, names)

@@ -86,14 +86,14 @@ def _python() -> Iterator[Line]:
     """Look at Python and Tracer themselves."""
     import platform
 
-    from tracer.version import VERSION
+    from tracer.version import __version__
 
     version = platform.python_version()
     if sys.version_info < _LEAST_PYTHON:
         yield Line(WRONG, "python", f"Python {version}", "Tracer needs Python 3.11 or newer.")
     else:
         yield Line(
-            GOOD, "python", f"Python {version}, Tracer {VERSION} in {os.path.dirname(os.path.dirname(__file__))}"
+            GOOD, "python", f"Python {version}, Tracer {__version__} in {os.path.dirname(os.path.dirname(__file__))}"
         )
     if not sys.platform.startswith("linux"):
         yield Line(NOTE, "platform", f"{sys.platform}", "Only Linux is tested.")

@@ -85,9 +85,9 @@ class LazyGroup(click.Group):
 def _show_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:  # noqa: ARG001, FBT001
     """Print the version and leave."""
     if value and not ctx.resilient_parsing:
-        from tracer.version import VERSION
+        from tracer.version import __version__
 
-        click.echo(f"tracer {VERSION}")
+        click.echo(f"tracer {__version__}")
         ctx.exit()
 
 

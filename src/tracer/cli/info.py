@@ -29,14 +29,14 @@ _PACKAGES = {
 @reading(store=False)
 def show_info(storage: str, show: Show) -> None:
     """Show version, store, sizes, and what is installed."""
-    from tracer.version import VERSION
+    from tracer.version import __version__
 
     versions = installed()
     store = _store(storage)
     python = f"{platform.python_implementation()} {platform.python_version()}"
     show(
         {
-            "tracer": VERSION,
+            "tracer": __version__,
             "python": python,
             "platform": platform.platform(),
             "store": store,
@@ -44,7 +44,7 @@ def show_info(storage: str, show: Show) -> None:
         },
         blocks=lambda: [
             Heading("Tracer"),
-            Pairs((("version", VERSION), ("python", python), ("platform", clean(platform.platform())))),
+            Pairs((("version", __version__), ("python", python), ("platform", clean(platform.platform())))),
             *_store_blocks(store),
             Heading("Packages"),
             Pairs(tuple((name, _version(name, version)) for name, version in versions.items())),
@@ -89,6 +89,7 @@ def _counted(runs: list[RunRow]) -> dict[str, int]:
 def _store_blocks(store: dict[str, object]) -> list[Block]:
     """Return the store for people."""
     facts: list[tuple[str, Cell]] = [("path", clean(store["path"]))]
+    disk: list[tuple[str, Cell]] = []
     if not store["exists"]:
         facts.append(("state", Styled("not there yet; the first tracer.init makes it", "yellow")))
     else:
@@ -98,8 +99,9 @@ def _store_blocks(store: dict[str, object]) -> list[Block]:
             facts.append(("runs", f"{runs['all']:,}" + (f" ({states})" if states else "")))
             facts.append(("projects", str(store["projects"])))
             facts.append(("points", f"{store['points']:,}"))
-            facts += [(clean(name), size(amount)) for name, amount in sizes.items() if amount]
-    return [Heading("Store"), Pairs(tuple(facts))]
+            disk = [(clean(name), size(amount)) for name, amount in sizes.items() if amount]
+    blocks: list[Block] = [Heading("Store"), Pairs(tuple(facts))]
+    return [*blocks, Heading("Disk"), Pairs(tuple(disk))] if disk else blocks
 
 
 def _version(name: str, version: str | None) -> Cell:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Condition = tuple[str, str, object]
 _CONDITION = re.compile(r"\s*([^\s<>=!~]+)\s*(<=|>=|!=|==|=|<|>|~)\s*(.*?)\s*$")
+_MAINTAIN_S = 5.0
 _DEFAULT = ("name", "project", "status", "steps", "duration", "started")
 #: Column → what a person reads in it; the header is the column's name.
 _CELLS: dict[str, Callable[[RunRow], Cell]] = {
@@ -49,7 +50,7 @@ _CELLS: dict[str, Callable[[RunRow], Cell]] = {
     "size": lambda run: size(run.bytes),
 }
 _RIGHT = frozenset({"steps", "checkpoints", "points", "duration", "world_size", "attempt", "size"})
-_WRAPS = frozenset({"reason", "notes", "tags"})
+_WRAPS = frozenset({"name", "reason", "notes", "tags"})
 
 
 @click.command("list")
@@ -101,6 +102,8 @@ def list_runs(
     """
     shown = _columns(columns)
     where = [_condition(text) for text in conditions] + [("tags", "=", tag) for tag in tags]
+    if sort.lstrip("-").startswith("metric:") or any(column.startswith("metric.") for column, _, _ in where):
+        store.maintain(_MAINTAIN_S)  # the catalog is asked for values, so it has to know those of a moment ago
     # A pattern is matched here, so the store cannot count for us.
     asked = None if pattern or not limit else limit + 1
     runs = store.runs(project=project, status=wanted, limit=asked, sort=sort, where=where)

@@ -22,13 +22,13 @@ from tracer.cli.output import Rows, Show
 from tracer.cli.records import checkpoint_record, finding_record, metric_record, run_record
 from tracer.errors import CommandError
 from tracer.render.formats import clean, duration, full, number, percent, size, when
-from tracer.render.tables import Block, Cell, Heading, Lines, Pairs, Styled, Table, severity, status
+from tracer.render.tables import Block, Cell, Heading, Lines, Pairs, Styled, Table, severity, status, table_width
 
 if TYPE_CHECKING:
     from tracer.storage.store import Store
     from tracer.storage.values import Buckets, FindingRow, RunRow, SeriesRow
 
-_SPARK = 24
+_SPARK, _SHORTEST_SPARK = 24, 8
 _MOST_PARAMETERS, _MOST_NAMED, _LONGEST_TEXT = 40, 10, 40
 _SHORT_COMMIT = 12
 #: What `st_blocks` counts in, whatever the file system.
@@ -185,20 +185,29 @@ def metric_table(store: Store, run: RunRow, rows: Sequence[SeriesRow], show: Sho
     if not rows:
         return [Heading("Metrics"), Lines(("none recorded yet",))]
     several = len({row.rank for row in rows}) > 1
-    draws = show.terminal.draws
     head = ("metric", *(["rank"] if several else []), "last", "best", "min", "max", "points", "last step")
-    body = []
+    body: list[tuple[Cell, ...]] = []
     for row in rows:
         odd = "".join(f" {count} {name}" for name, count in (("NaN", row.nan), ("Inf", row.inf)) if count)
-        better = goal(row.metric, run.goals)
-        best = {"min": row.min, "max": row.max}.get(better or "")
+        best = {"min": row.min, "max": row.max}.get(goal(row.metric, run.goals) or "")
         name = clean(row.metric) + (f" [{clean(row.unit)}]" if row.unit else "")
-        cells: list[Cell] = [Styled(name, "cyan"), *([str(row.rank)] if several else [])]
-        cells += [_last(store, run, row), number(best) if best is not None else "", *map(_figure, (row.min, row.max))]
-        cells += [f"{row.n}{odd}", "-" if row.last_step is None else str(row.last_step)]
-        body.append((*cells, *([_course(store, run, row, show)] if draws else [])))
-    numbers = frozenset(range(1, len(head)))
-    return [Heading("Metrics"), Table((*head, *([""] if draws else [])), tuple(body), numbers)]
+        body.append(
+            (
+                Styled(name, "cyan"),
+                *([str(row.rank)] if several else []),
+                _last(store, run, row),
+                *map(_figure, (best, row.min, row.max)),
+                f"{row.n}{odd}",
+                "-" if row.last_step is None else str(row.last_step),
+            )
+        )
+    table = Table(head, tuple(body), frozenset(range(1, len(head))), frozenset({0}))
+    room = min(show.terminal.width - table_width(table) - 2, _SPARK)
+    if show.terminal.draws and room >= _SHORTEST_SPARK:
+        courses = (_course(store, run, row, show, room) for row in rows)
+        drawn = tuple((*cells, course) for cells, course in zip(body, courses, strict=True))
+        table = Table((*head, ""), drawn, table.right, table.may_wrap)
+    return [Heading("Metrics"), table]
 
 
 def _last(store: Store, run: RunRow, row: SeriesRow) -> str:
@@ -215,14 +224,14 @@ def _figure(value: float | None) -> str:
     return "" if value is None else number(value)
 
 
-def _course(store: Store, run: RunRow, row: SeriesRow, show: Show) -> str:
+def _course(store: Store, run: RunRow, row: SeriesRow, show: Show, room: int) -> str:
     """Return the course of a series on one line."""
     if row.is_text or row.n <= 1:
         return ""
     from tracer.render.charts import sparkline
 
     overview = store.overview(run.uid, row.metric, rank=row.rank)
-    return sparkline(extremes(overview), _SPARK, ascii_only=not show.terminal.unicode)
+    return sparkline(extremes(overview), room, ascii_only=not show.terminal.unicode)
 
 
 def _is_meant(metric: str, name: str) -> bool:

@@ -67,7 +67,7 @@ class Session:
         with self._guard("watching the model"):
             run.watch(model)
         if step > run.step_count:
-            run.recorder.steps.step = step  # a training that goes on at step 500 is there at once
+            run.go_on_at(step)
 
     def log(self, values: Mapping[str, object], step: int) -> None:
         """Record values; those that come after the training reopen its run for the moment."""

@@ -41,7 +41,7 @@ class Copying:
 class DeviceValues:
     """All device values of one recorder that have not been written yet."""
 
-    __slots__ = ("_copying", "_foreign", "_gathered", "_lost", "_reading", "_write_row")
+    __slots__ = ("_copying", "_foreign", "_gathered", "_lost", "_reader", "_reading", "_write_row")
 
     def __init__(
         self, write_row: Callable[[Mapping[str, float], int, float], None], lost: Callable[[int], None]
@@ -52,6 +52,7 @@ class DeviceValues:
         self._foreign: deque[tuple[str, object, int, float]] = deque()
         self._lost = lost
         self._reading = threading.Lock()
+        self._reader = 0
 
     def hold(self, values: Mapping[str, object], step: int, time: float) -> None:
         """Gather the values of one call; nothing is copied yet."""
@@ -103,12 +104,14 @@ class DeviceValues:
             background: The caller is not the training thread, so reading may wait for the device.
             wait: Also wait for copies under way; only at the end of a run.
         """
-        # Another thread is at it: its business, except at the end. A bound, because it may be the thread below us.
-        if not self._reading.acquire(timeout=_PATIENCE_S if wait else 0):
+        # Another thread is at it: its business, except at the end. This thread is: we are in a signal handler.
+        if self._reader == threading.get_ident() or not self._reading.acquire(timeout=_PATIENCE_S if wait else 0):
             return
+        self._reader = threading.get_ident()
         try:
             self._write_copies(background=background, wait=wait)
         finally:
+            self._reader = 0
             self._reading.release()
 
     def _write_copies(self, *, background: bool, wait: bool) -> None:

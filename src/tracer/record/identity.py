@@ -11,7 +11,7 @@ import socket
 import sys
 
 from tracer import clock
-from tracer.version import VERSION
+from tracer.version import __version__
 
 #: The launchers' names for the same three numbers, the most specific first.
 _RANK = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
@@ -73,7 +73,7 @@ def identity(uid: str, folder: str, place: Place, role: str, mode: str) -> dict[
         "opened": clock.now_us(),
         "opened_monotonic": clock.monotonic_ns(),
         "python": sys.version.split()[0],
-        "tracer": VERSION,
+        "tracer": __version__,
     }
 
 

@@ -106,10 +106,6 @@ class Recorder(Host):
 
     def end_step(self) -> None:
         """Do what a step asks for: start the copies of device values, sync if every step must survive a crash."""
-        writer = self.writer()
-        journal.stamp_steps(writer.buffer, self.steps.step)
-        if writer.prepared is not None:  # readers look at the newest segment
-            journal.stamp_steps(writer.prepared.buffer, self.steps.step)
         if self.devices.pending():
             with self.guard("reading values of a device"):
                 self.devices.copy()
@@ -117,6 +113,11 @@ class Recorder(Host):
         if self.durability == "step":
             with self.guard("syncing the journal"):
                 self.upkeep.seal_all()
+
+    @property
+    def has_work_at_each_step(self) -> bool:
+        """Whether the end of the next step takes more than counting."""
+        return self.durability == "step" or self.devices.pending()
 
     def current_values(self) -> dict[str, object]:
         """Return the last value of each name since the last checkpoint."""
@@ -133,8 +134,9 @@ class Recorder(Host):
     def flush(self) -> None:
         """Wait until everything recorded so far survives a crash of the machine."""
         with self.guard("syncing the journal"):
-            self.devices.copy()
-            self.devices.write_arrived(wait=True)
+            if self.devices.pending():
+                self.devices.copy()
+                self.devices.write_arrived(wait=True)
             self.upkeep.seal_all(sync=True)
 
     def close(self, timeout_s: float) -> bool:
@@ -182,6 +184,7 @@ class Recorder(Host):
 
     def hold_device_values(self, values: Mapping[str, object], step: int) -> None:
         """Keep values that lie on a device until they have arrived."""
+        self.steps.due = 0  # the end of this step begins their copy
         held = False
         with self.guard("reading values of a device"):
             try:

@@ -18,7 +18,7 @@ import os
 import queue
 import threading
 
-from tracer import clock
+from tracer import clock, journal
 from tracer.record.seals import SealFile, rescue
 from tracer.record.segments import MappedSegment, MemorySegment, Segment, populate, probe
 from tracer.record.writer import Writer
@@ -133,8 +133,8 @@ class Upkeep:
                 populate(following)
             if writer.segment is current and not writer.closed:
                 writer.prepared = following
-            else:  # the writer could not wait and made one itself
-                following.discard()
+            else:  # the writer could not wait and made one itself; an empty segment leaves no gap in the numbers
+                following.close(journal.HEADER_SIZE, self._recorder.steps.step)
 
     def _look_after(self, writer: Writer, *, sync: bool) -> None:
         """Seal what a writer committed, and finish the segments it left."""

@@ -37,12 +37,12 @@ _MAX_CARRIED = 10_000
 
 
 class Steps:
-    """The run's own step counter, shared by its writers."""
+    """The run's own step counter, shared by its writers; at step `due` the end of a step takes more than counting."""
 
-    __slots__ = ("checkpoints", "step")
+    __slots__ = ("checkpoints", "due", "step")
 
     def __init__(self, step: int = 0) -> None:
-        self.step, self.checkpoints = step, 0
+        self.step, self.checkpoints, self.due = step, 0, 0
 
 
 class Schema:
@@ -362,7 +362,7 @@ class Writer:
         if following is not None and (
             following.number < self.segment.number or journal.HEADER_SIZE + size > following.size
         ):
-            following.discard()
+            following.close(journal.HEADER_SIZE, self.steps.step)  # empty, so that the numbers have no gap
             following = None
         if following is None:
             following = self.host.open_segment(self, journal.HEADER_SIZE + size)

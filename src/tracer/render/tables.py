@@ -26,6 +26,9 @@ class Styled(NamedTuple):
 
 
 Cell = str | Styled
+_GAP = "  "
+#: A column that gives way does not get narrower than this.
+_NARROWEST = 12
 #: Status and severity in colour; the word itself always stands beside the colour.
 STATUS_STYLES = {"running": "yellow", "completed": "green", "failed": "red", "crashed": "bold red"}
 SEVERITY_STYLES = {"low": "dim", "medium": "yellow", "high": "red", "critical": "bold red"}
@@ -134,6 +137,22 @@ def draw(blocks: Iterable[Block], console: Console) -> None:
         first = False
 
 
+def table_width(table: Table, *, narrowed: bool = False) -> int:
+    """Return how many cells of a terminal a table takes when nothing is cut.
+
+    Args:
+        table: The table.
+        narrowed: Whether the columns that may wrap have given way already.
+
+    Returns:
+        The cells.
+    """
+    widths = [_column_width(table, column) for column in range(len(table.header))]
+    if narrowed:
+        widths = [min(wide, _NARROWEST) if i in table.may_wrap else wide for i, wide in enumerate(widths)]
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
+
+
 def width(text: str) -> int:
     """Return how many cells of a terminal a text takes.
 
@@ -146,12 +165,17 @@ def width(text: str) -> int:
     return sum(_cells(character) for character in text)
 
 
+def _column_width(table: Table, column: int) -> int:
+    """Return the width of the widest cell of a column."""
+    return max(width(_text(row[column])) for row in (table.header, *table.rows))
+
+
 def _columns(rows: Sequence[Sequence[str]], right: frozenset[int]) -> list[str]:
     """Return rows with their cells padded to columns."""
     if not rows:
         return []
     widths = [max(width(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(_padded(cell, widths[i], i in right) for i, cell in enumerate(row)).rstrip() for row in rows]
+    return [_GAP.join(_padded(cell, widths[i], i in right) for i, cell in enumerate(row)).rstrip() for row in rows]
 
 
 def _padded(text: str, wide: int, right: bool) -> str:  # noqa: FBT001 -- a column is right or left
@@ -192,22 +216,33 @@ def _draw_pairs(block: Pairs, console: Console) -> None:
 
 
 def _draw_table(block: Table, console: Console) -> None:
-    """Draw rows under a header."""
+    """Draw rows under a header, or as records below each other when the terminal is too narrow for columns."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as Grid
 
-    grid = Grid(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False, padding=(0, 1))
+    if table_width(block, narrowed=True) > console.width:
+        _draw_records(block, console)
+        return
+    grid = Grid(box=SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for index, name in enumerate(block.header):
         wraps = index in block.may_wrap
         grid.add_column(
             name,
             justify="right" if index in block.right else "left",
             no_wrap=not wraps,
-            overflow="fold" if wraps else "ellipsis",
+            overflow="fold",
+            min_width=min(_column_width(block, index), _NARROWEST) if wraps else None,
         )
     for row in block.rows:
         grid.add_row(*(_rich(cell) for cell in row))
     console.print(grid)
+
+
+def _draw_records(block: Table, console: Console) -> None:
+    """Draw each row as names and values, parted by a line."""
+    for row in block.rows:
+        console.rule(characters="-", style="dim")
+        _draw_pairs(Pairs(tuple(zip(block.header, row, strict=True))), console)
 
 
 __all__ = [
@@ -222,5 +257,6 @@ __all__ = [
     "plain_lines",
     "severity",
     "status",
+    "table_width",
     "width",
 ]

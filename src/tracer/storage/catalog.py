@@ -200,9 +200,12 @@ def _damage(path: str) -> Iterator[None]:
     """Turn what SQLite says of a broken file into our error."""
     try:
         yield
-    except (sqlite3.OperationalError, sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError):
         raise
     except sqlite3.DatabaseError as error:
+        # A busy or full disk is an operational error too, and passes; text that is no text is damage.
+        if isinstance(error, sqlite3.OperationalError) and "UTF-8" not in str(error):
+            raise
         message = f"The catalog {path} is damaged ({error}). It is an index: `tracer doctor` builds it anew."
         raise CatalogDamaged(message) from error
 

@@ -20,7 +20,7 @@ from typing import Self
 
 from tracer import clock, journal
 from tracer.errors import StoreError
-from tracer.version import VERSION
+from tracer.version import __version__
 
 _STEPS = range(-(2**63), 2**63)
 _STAMP_AFTER_S = 1.0
@@ -235,7 +235,7 @@ def _identity(folder: str, uid: str, role: str, rank: int) -> dict[str, object]:
         "opened": clock.now_us(),
         "opened_monotonic": clock.monotonic_ns(),
         "python": ".".join(map(str, sys.version_info[:3])),
-        "tracer": VERSION,
+        "tracer": __version__,
         "mode": "append",
     }
 

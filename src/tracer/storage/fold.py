@@ -32,7 +32,7 @@ from tracer.storage.columns import Columns, Decoder
 from tracer.storage.maintainer import Busy
 from tracer.storage.points import Points, arrange, summarise
 from tracer.storage.segments import Consumed, Footer, Written
-from tracer.storage.snapshot import places_of
+from tracer.storage.snapshot import places_of, unsettled
 from tracer.storage.tails import Lost, Place
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 #: Points and declared names of one batch: about 150 MB while it is sorted and written.
 BATCH_POINTS = 2_000_000
 _NAME_WEIGHT = 8
-_FIRST = 1 << 16
 _GAP_US = 60_000_000
 _FRESH_NS = 60_000_000_000
 _SETTLE_S = 0.02
@@ -72,7 +71,7 @@ class Batch:
 def fold_store(store: Store, uid: str | None, progress: Progress | None = None) -> int:
     """Fold one run, or all that have something to fold; see `Store.fold`."""
     store.refresh()
-    rows = unsettled(store, uid)
+    rows = unsettled(store.catalog, store.base, uid)
     points = 0
     for done, one in enumerate(rows, start=1):
         points += fold_run(store, one)
@@ -108,7 +107,7 @@ def maintain(store: Store, seconds: float) -> int:
         with store.writing(wait_s=0.0) as catalog:
             store.refresh()
             folded: list[str] = []
-            for uid in unsettled(store, None):
+            for uid in unsettled(store.catalog, store.base):
                 if clock.monotonic() >= until:
                     break
                 points += fold_run(store, uid)
@@ -126,19 +125,6 @@ def maintain(store: Store, seconds: float) -> int:
     except StoreError as error:
         logger.debug("The store %s cannot be maintained now: %s", store.base, error)
     return points
-
-
-def unsettled(store: Store, uid: str | None) -> list[str]:
-    """Return the ids of runs whose journal or files hold something that the catalog does not know."""
-    clause, given = ("AND uid = ?", (uid,)) if uid is not None else ("", ())
-    rows = store.catalog.rows(
-        f"SELECT uid, folder, settled, stale FROM run WHERE trashed IS NULL {clause} ORDER BY started, id",  # noqa: S608
-        given,
-    )
-    base = os.path.join(store.base, "runs")
-    return [
-        one for one, name, settled, stale in rows if stale or folders.journal_mark(os.path.join(base, name)) != settled
-    ]
 
 
 def fold_run(store: Store, uid: str, *, until: float | None = None) -> int:
@@ -278,7 +264,7 @@ def _gather_writer(
             return True
         # Both before the end is read: what is finished, or left behind, gets no more records.
         finished = is_finished(path)
-        left = not finished and at + 1 < len(found) and _has_records(found[at + 1][1])
+        left = not finished and at + 1 < len(found) and tails.has_records(found[at + 1][1])
         start = place.offset if number == place.segment else 0
         try:
             tail = tails.load(path, Place(number, start, place.declared if start else b""), blocks, boot, whole=True)
@@ -336,9 +322,7 @@ def _fold_batch(catalog: Catalog, base: str, run: int, uid: str, name: str, batc
     return len(points)
 
 
-def _write_files(
-    folder: str, uid: str, order: int, batch: Batch, points: Points, digests: list[str]
-) -> list[Written]:
+def _write_files(folder: str, uid: str, order: int, batch: Batch, points: Points, digests: list[str]) -> list[Written]:
     """Write one file per family that has something, and put them in place."""
     columns = batch.columns
     there: list[tuple[str, Sized]] = [("logs", columns.logs), ("layers", columns.layers), ("points", points)]
@@ -419,24 +403,12 @@ def _may_be_filled(path: str) -> bool:
     return isinstance(opened, int) and clock.now_us() - opened < _GAP_US
 
 
-def _has_records(path: str) -> bool:
-    """Tell whether a segment holds a committed record."""
+def _is_fresh(path: str) -> bool:
+    """Tell whether a file without a header is one that is just being made: nothing is written into it yet."""
     try:
         with open(path, "rb", buffering=0) as file:
-            data = file.read(journal.HEADER_SIZE + _FIRST)
-            header = journal.Header.unpack(data, path)
-    except (OSError, StoreError):
-        return False
-    length = int.from_bytes(data[header.first : header.first + 4], "little")
-    if header.first + length > len(data):
-        return length > 0
-    return next(journal.scan(data, header.first, len(data), header.generation), None) is not None
-
-
-def _is_fresh(path: str) -> bool:
-    """Tell whether a file without a header may be one that is just being made."""
-    try:
-        return clock.now_ns() - os.stat(path).st_mtime_ns < _FRESH_NS
+            begun = file.read(4).strip(b"\0")
+        return not begun and clock.now_ns() - os.stat(path).st_mtime_ns < _FRESH_NS
     except OSError:
         return True
 
@@ -458,5 +430,4 @@ __all__ = [
     "release",
     "settle",
     "try_fold",
-    "unsettled",
 ]

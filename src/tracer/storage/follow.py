@@ -58,6 +58,8 @@ class Follower:
                     continue
                 current = self._open.get(writer)
                 if current is not None and number > current.tail.number:
+                    if not tails.has_records(path):
+                        break  # it is only prepared
                     values += self._read(current)  # once more: the next segment began after this one was full
                     self._close(writer)
                     self.places[writer] = Place(number, 0)

@@ -26,11 +26,67 @@ if TYPE_CHECKING:
 _RACY_NS = 50_000_000
 #: What `run.json` says and has a column of its own; everything else goes to the column `facts`.
 _OWN_COLUMNS = frozenset(
-    ["id", "project", "name", "status", "reason", "started", "ended", "steps", "checkpoints", "group", "job_type", "notes", "attempt", "config", "environment", "host", "user", "world_size", "cost", "tags", "expires"],
+    [
+        "id",
+        "project",
+        "name",
+        "status",
+        "reason",
+        "started",
+        "ended",
+        "steps",
+        "checkpoints",
+        "group",
+        "job_type",
+        "notes",
+        "attempt",
+        "config",
+        "environment",
+        "host",
+        "user",
+        "world_size",
+        "cost",
+        "tags",
+        "expires",
+    ],
 )
 #: Keys of a configuration that do not make two runs different experiments.
 _SEEDS = frozenset({"seed", "random_seed", "rng_seed", "run_seed"})
-_COLUMNS = ["uid", "folder", "project", "name", "status", "reason", "started", "ended", "steps", "checkpoints", "group", "job_type", "notes", "parent", "fork_step", "attempt", "config", "config_hash", "sibling_hash", "environment", "git_commit", "git_dirty", "host", "user", "world_size", "cost", "expires", "facts", "late", "seen", "revision", "created", "updated"]
+_COLUMNS = [
+    "uid",
+    "folder",
+    "project",
+    "name",
+    "status",
+    "reason",
+    "started",
+    "ended",
+    "steps",
+    "checkpoints",
+    "group",
+    "job_type",
+    "notes",
+    "parent",
+    "fork_step",
+    "attempt",
+    "config",
+    "config_hash",
+    "sibling_hash",
+    "environment",
+    "git_commit",
+    "git_dirty",
+    "host",
+    "user",
+    "world_size",
+    "cost",
+    "expires",
+    "facts",
+    "late",
+    "seen",
+    "revision",
+    "created",
+    "updated",
+]
 
 _COUNTS = ("steps", "checkpoints")
 _UPDATES = [f'"{c}" = excluded."{c}"' for c in _COLUMNS if c not in ("uid", "created", "revision", *_COUNTS)]

@@ -18,7 +18,21 @@ Condition = tuple[str, str, object]
 LastValue = Callable[[str, str], object]
 
 _TEXTS = ("uid", "name", "project", "status", "reason", "group", "job_type", "notes", "host", "user", "folder")
-_NUMBERS = ["started", "ended", "heartbeat", "steps", "checkpoints", "points", "world_size", "attempt", "bytes", "lost", "expires", "trashed", "duration_s"]
+_NUMBERS = [
+    "started",
+    "ended",
+    "heartbeat",
+    "steps",
+    "checkpoints",
+    "points",
+    "world_size",
+    "attempt",
+    "bytes",
+    "lost",
+    "expires",
+    "trashed",
+    "duration_s",
+]
 FIELDS = frozenset((*_TEXTS, *_NUMBERS, "tags"))
 
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
@@ -33,7 +47,37 @@ SELECT r.id, r.uid, r.folder, p.name AS project, r.name, r.status, r.reason, r.s
   (SELECT json_group_array(tag) FROM tag WHERE tag.run = r.id) AS tags
 FROM run r JOIN project p ON p.id = r.project
 """
-_KEYS = ["id", "uid", "folder", "project", "name", "status", "reason", "started", "ended", "heartbeat", "steps", "checkpoints", "points", "group", "job_type", "notes", "attempt", "config", "environment", "host", "user", "world_size", "bytes", "cost", "lost", "expires", "trashed", "facts", "tags"]
+_KEYS = [
+    "id",
+    "uid",
+    "folder",
+    "project",
+    "name",
+    "status",
+    "reason",
+    "started",
+    "ended",
+    "heartbeat",
+    "steps",
+    "checkpoints",
+    "points",
+    "group",
+    "job_type",
+    "notes",
+    "attempt",
+    "config",
+    "environment",
+    "host",
+    "user",
+    "world_size",
+    "bytes",
+    "cost",
+    "lost",
+    "expires",
+    "trashed",
+    "facts",
+    "tags",
+]
 
 
 def runs_where(catalog: Catalog, clause: str, parameters: Sequence[object] = ()) -> list[Columns]:

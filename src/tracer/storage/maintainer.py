@@ -35,6 +35,10 @@ _locks: dict[str, _Lock] = {}
 _registry = threading.Lock()
 
 
+class ReadOnly(StoreError):
+    """The store's folder takes no lock file: it can be read, not maintained."""
+
+
 class Busy(StoreError):
     """Another process maintains the store just now."""
 
@@ -49,7 +53,7 @@ def maintaining(folder: str, *, wait_s: float = 0.0) -> Iterator[None]:
 
     Raises:
         Busy: Another process held it all the time.
-        StoreError: The folder takes no lock file.
+        ReadOnly: The folder takes no lock file.
     """
     path = os.path.join(os.path.realpath(folder), FILE)
     with _registry:
@@ -79,24 +83,30 @@ def _take(path: str, until: float) -> int:
         if error.errno not in _REFUSED:
             raise
         message = f"{path} cannot be opened ({error.strerror}): this store can be read, not maintained."
-        raise StoreError(message) from error
+        raise ReadOnly(message) from error
+    try:
+        _wait(descriptor, path, until)
+        with contextlib.suppress(OSError):  # who holds it is for people; a full disk must not stop the work
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()} {clock.now_us()}\n".encode(), 0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _wait(descriptor: int, path: str, until: float) -> None:
+    """Wait for the lock, at most until a monotonic time."""
     pause = threading.Event()
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if clock.monotonic() >= until:
-                os.close(descriptor)
                 raise Busy(_busy_message(path)) from None
             clock.wait(pause, _POLL_S)
-            continue
-        except BaseException:
-            os.close(descriptor)
-            raise
-        with contextlib.suppress(OSError):  # who holds it is for people; a full disk must not stop the work
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()} {clock.now_us()}\n".encode(), 0)
-        return descriptor
+        else:
+            return
 
 
 def _busy_message(path: str) -> str:
@@ -119,4 +129,4 @@ def _forget_in_child() -> None:
 
 os.register_at_fork(after_in_child=_forget_in_child)
 
-__all__ = ["FILE", "Busy", "maintaining"]
+__all__ = ["FILE", "Busy", "ReadOnly", "maintaining"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tracer import events
 from tracer.errors import RunNotFound, StoreError
 from tracer.storage import folder as folders
-from tracer.storage import index, listing, liveness
+from tracer.storage import index, listing, liveness, snapshot
 from tracer.storage.index import Columns
 from tracer.storage.values import RunRow
 
@@ -54,9 +54,12 @@ def list_runs(
     pattern = name if name is not None and any(sign in name for sign in "*?[") else None
     if name is not None and pattern is None:
         conditions.append(("name", "=", name))
+    laid_over = store.refresh()
+    if sort.removeprefix("-").startswith("metric:") or any(column.startswith("metric.") for column, _, _ in conditions):
+        laid_over = _with_recent(store, laid_over)
     rows = listing.select(
         store.catalog,
-        store.refresh(),
+        laid_over,
         conditions,
         sort=sort,
         limit=None if pattern else limit,
@@ -183,6 +186,16 @@ def _rows(
     fresh = [row for uid, row in overlay.items() if uid not in seen and row["id"] is None and fits(row, values)]
     rows = sorted([*rows, *fresh], key=lambda row: (row["started"], row["id"] or 2**62), reverse=True)
     return [listing.run_row(row) for row in rows[:limit]]
+
+
+def _with_recent(store: Store, laid_over: dict[str, Columns]) -> dict[str, Columns]:
+    """Return rows that are laid over, those of runs whose last values lie in the journal still among them."""
+    recent = [uid for uid in snapshot.unsettled(store.catalog, store.base) if uid not in laid_over]
+    if not recent:
+        return laid_over
+    clause = "WHERE r.trashed IS NULL AND r.uid IN (SELECT value FROM json_each(?))"
+    rows = listing.runs_where(store.catalog, clause, (json.dumps(recent),))
+    return {**{row["uid"]: row for row in rows}, **laid_over}
 
 
 def _last_value(store: Store, uid: str, metric: str) -> object:

@@ -207,7 +207,7 @@ def reason_to_expire(row: RunRow, *, now: int, older_than_days: float | None, pa
 def expire(
     store: Store, *, apply: bool = False, older_than_days: float | None = None, progress: Progress | None = None
 ) -> list[Expired]:
-    """List the runs whose time is up, and with `apply` move them to the trash.
+    """List the runs whose time is up; with `apply` move them to the trash, and empty it of what is there long enough.
 
     Args:
         store: The store.
@@ -238,7 +238,35 @@ def expire(
         found.append(Expired(row, why, size, apply))
         if progress is not None:
             progress(done, len(due))
+    if apply:
+        store.empty_trash()
     return found
+
+
+def keep_promises(store: Store) -> int:
+    """Do what was promised without being asked: trash runs whose own retention is over, empty the trash in time.
+
+    Args:
+        store: The store.
+
+    Returns:
+        How many runs went to the trash.
+
+    Example:
+        >>> keep_promises(store)  # doctest: +SKIP
+        0
+    """
+    now = clock.now_us()
+    due = [
+        row
+        for row in store.runs(where=[("expires", "<=", now)])
+        if reason_to_expire(row, now=now, older_than_days=float("inf"))
+    ]
+    for row in due:
+        store.delete(row.uid)
+    if any((row.trashed or now) <= now - TRASH_DAYS * _DAY for row in store.trash()):
+        store.empty_trash()
+    return len(due)
 
 
 def sizes(base: str | os.PathLike[str]) -> dict[str, int]:
@@ -384,6 +412,7 @@ __all__ = [
     "empty_trash",
     "expire",
     "from_trash",
+    "keep_promises",
     "purge",
     "reason_to_expire",
     "refuse_live",

@@ -21,13 +21,17 @@ class SampleWriter:
 
     Args:
         folder: The run's folder.
+        uid: The run's id.
         rank: The rank of this process.
         append: Writes a record into the journal.
         guard: Takes what goes wrong.
     """
 
-    def __init__(self, folder: str, rank: int, append: Callable[[int, object, int], None], guard: Guard) -> None:
-        self._folder, self._rank, self._append, self._guard = Path(folder), rank, append, guard
+    def __init__(
+        self, folder: str, uid: str, rank: int, append: Callable[[int, object, int], None], guard: Guard
+    ) -> None:
+        self._folder, self._uid, self._rank = Path(folder), uid, rank
+        self._append, self._guard = append, guard
         self._waiting: queue.Queue[events.Samples | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._run, name="tracer-samples", daemon=True)
         self._thread.start()
@@ -38,7 +42,9 @@ class SampleWriter:
             self._waiting.put_nowait(samples)
         except queue.Full:
             self._guard.counters.add("records_lost")
-            self._guard.say("samples", f"samples come faster than the disk takes them; those of step {samples.step} are not kept.")
+            self._guard.say(
+                "samples", f"samples come faster than the disk takes them; those of step {samples.step} are not kept."
+            )
 
     def stop(self) -> None:
         """Write what waits, within a bound."""
@@ -59,5 +65,5 @@ class SampleWriter:
         name = f"{samples.step}-{self._rank}.parquet"
         path = self._folder / "samples" / name
         path.parent.mkdir(exist_ok=True)
-        write_samples(path, f"step_{samples.step}", samples.columns)
+        write_samples(path, f"{self._uid}_step_{samples.step}", samples.columns)
         self._append(journal.Kind.SAMPLES, {"path": f"samples/{name}", "count": samples.count}, samples.step)

@@ -99,6 +99,8 @@ class Written:
 def write_points(hidden: str, points: Points, footer: Footer) -> None:
     """Write sorted points under a hidden name, synced."""
     counts = points.counts
+    # DuckDB keeps a NaN, not which of the many it was: the checksum must be of what will be read back.
+    points.value = _plain_nan(points.value)
     footer.rows, footer.check = len(points), check_points(points.step, points.time, points.value)
     if len(counts) <= _MANY_SERIES:
         groups = zip(points.metric.tolist(), points.rank.tolist(), counts.tolist(), strict=True)
@@ -245,6 +247,12 @@ def check_logs(rows: Iterable[LogRow]) -> int:
     for row in rows:
         crc = zlib.crc32(repr(tuple(row)).encode("utf-8", "backslashreplace"), crc)
     return crc
+
+
+def _plain_nan(value: Any) -> Any:  # noqa: ANN401 -- an array
+    """Return values with every NaN the same."""
+    is_nan = np.isnan(value)
+    return np.where(is_nan, np.nan, value) if is_nan.any() else value
 
 
 def _crc(array: Any, before: int = 0) -> int:  # noqa: ANN401 -- any array of numbers

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from tracer import clock
+from tracer import clock, runfile
 from tracer.errors import RunNotFound, StoreError
 from tracer.storage.folder import journal_mark
 from tracer.storage.recent import Recent, read_recent
@@ -25,6 +25,8 @@ T = TypeVar("T")
 A = TypeVar("A")
 
 ATTEMPTS = 20
+#: The number of a run that the catalog does not know; no row has it.
+NOT_INDEXED = -1
 _PAUSE_S = 0.01
 
 
@@ -135,12 +137,22 @@ def nothing(_: Catalog, run: int) -> int:
     return run
 
 
+def unsettled(catalog: Catalog, base: str, uid: str | None = None) -> list[str]:
+    """Return the ids of runs whose journal or files hold something that the catalog does not know, the oldest first."""
+    clause, given = ("AND uid = ?", (uid,)) if uid is not None else ("", ())
+    rows = catalog.rows(
+        f"SELECT uid, folder, settled, stale FROM run WHERE trashed IS NULL {clause} ORDER BY started, id",  # noqa: S608
+        given,
+    )
+    runs = os.path.join(base, "runs")
+    return [one for one, name, settled, stale in rows if stale or journal_mark(os.path.join(runs, name)) != settled]
+
+
 def take(catalog: Catalog, base: str, uid: str) -> Snapshot:
     """Return what there is at this moment; inside a transaction."""
     row = catalog.row("SELECT id, folder, settled FROM run WHERE uid = ? AND trashed IS NULL", (uid,))
     if row is None:
-        message = f"There is no run with the id {uid!r} in {base}. `tracer list` shows those there are."
-        raise RunNotFound(message)
+        return _unindexed(base, uid)
     run, name, settled = row
     folder = os.path.join(base, "runs", name)
     is_settled = bool(settled == journal_mark(folder))
@@ -148,9 +160,33 @@ def take(catalog: Catalog, base: str, uid: str) -> Snapshot:
     return Snapshot(run, uid, folder, is_settled, places_of(catalog, run), files_of(catalog, base, run), stones)
 
 
+def _unindexed(base: str, uid: str) -> Snapshot:
+    """Return a run whose folder is there and which nobody could write into the catalog yet."""
+    folder = os.path.join(base, "runs", runfile.folder_name(uid)) if uid else base
+    try:
+        is_there = runfile.read(folder).get("id") == uid
+    except (OSError, ValueError):
+        is_there = False
+    if not is_there:
+        message = f"There is no run with the id {uid!r} in {base}. `tracer list` shows those there are."
+        raise RunNotFound(message)
+    return Snapshot(NOT_INDEXED, uid, folder, is_settled=False)
+
+
 def _marks(places: dict[str, Place]) -> dict[str, tuple[int, int]]:
     """Return the positions alone."""
     return {writer: (place.segment, place.offset) for writer, place in places.items()}
 
 
-__all__ = ["ATTEMPTS", "File", "FileGone", "Snapshot", "consistently", "files_of", "nothing", "places_of", "take"]
+__all__ = [
+    "ATTEMPTS",
+    "File",
+    "FileGone",
+    "Snapshot",
+    "consistently",
+    "files_of",
+    "nothing",
+    "places_of",
+    "take",
+    "unsettled",
+]

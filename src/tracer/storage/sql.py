@@ -19,7 +19,7 @@ import numpy as np
 from tracer.errors import StoreError
 from tracer.storage import duck, listing
 from tracer.storage import snapshot as snapshots
-from tracer.storage.fold import try_fold, unsettled
+from tracer.storage.fold import try_fold
 from tracer.storage.index import Columns
 from tracer.storage.live import live_columns
 from tracer.storage.points import Points, arrange
@@ -31,8 +31,31 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 120.0
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?(\([^()]*\)\s*)?", re.IGNORECASE)
-_RUN_FIELDS = ["folder", "project", "name", "status", "reason", "started", "ended", "heartbeat", "steps", "checkpoints", "points", "group", "job_type", "notes", "host", "user", "world_size", "attempt", "bytes", "lost"]
-_NUMBERS = frozenset(["started", "ended", "heartbeat", "steps", "checkpoints", "points", "world_size", "attempt", "bytes", "lost"])
+_RUN_FIELDS = [
+    "folder",
+    "project",
+    "name",
+    "status",
+    "reason",
+    "started",
+    "ended",
+    "heartbeat",
+    "steps",
+    "checkpoints",
+    "points",
+    "group",
+    "job_type",
+    "notes",
+    "host",
+    "user",
+    "world_size",
+    "attempt",
+    "bytes",
+    "lost",
+]
+_NUMBERS = frozenset(
+    ["started", "ended", "heartbeat", "steps", "checkpoints", "points", "world_size", "attempt", "bytes", "lost"]
+)
 #: Columns of each family, for a store that has no file of it yet.
 _EMPTY = {
     "points": "metric VARCHAR, rank SMALLINT, step BIGINT, time BIGINT, value DOUBLE",
@@ -51,7 +74,7 @@ _EMPTY = {
 def query(store: Store, text: str, limit: int | None) -> Table:
     """Answer one question; see `Store.sql`."""
     check_question(text)
-    for uid in unsettled(store, None):
+    for uid in snapshots.unsettled(store.catalog, store.base):
         try_fold(store, uid)
     connection = duckdb.connect(config=duck.settings() | {"python_enable_replacements": False})
     try:

@@ -7,8 +7,12 @@ A facade: each method is a sentence about what it does and a call of the module 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
+import re
+import sqlite3
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +23,7 @@ from tracer.errors import SchemaTooNew, StoreError
 from tracer.storage import catalog as catalogs
 from tracer.storage import index, listing, resolve, summaries
 from tracer.storage.catalog import Catalog, CatalogDamaged
-from tracer.storage.maintainer import Busy, maintaining
+from tracer.storage.maintainer import ReadOnly, maintaining
 from tracer.storage.values import (
     Buckets,
     CheckpointRow,
@@ -44,6 +48,8 @@ T = TypeVar("T")
 Progress = Callable[[int, int], None]
 
 _WAIT_S = 10.0
+#: What SQLite says where nothing can be written.
+_READ_ONLY = re.compile("readonly|unable to open")
 logger = logging.getLogger("tracer")
 
 
@@ -623,20 +629,29 @@ class Store:
                 if reader.is_current:
                     return reader
                 reader.close()
-            with self.writing():
-                pass
+            is_new = not os.path.exists(path)
+            with self.writing() as catalog:
+                if is_new:
+                    self._fill(catalog)
             return Catalog.read(path)
-        except CatalogDamaged:
-            raise
-        except SchemaTooNew:
-            raise
-        except (StoreError, OSError) as error:
-            if isinstance(error, Busy):
+        except (ReadOnly, OSError, sqlite3.OperationalError) as error:
+            if isinstance(error, sqlite3.OperationalError) and not _READ_ONLY.search(str(error)):
                 raise
             logger.debug("The catalog of %s lies in memory: %s", self.base, error)
             memory = Catalog.memory()
             index.index(memory, self.base, index.list_runs(self.base))
             return memory
+
+    def _fill(self, catalog: Catalog) -> None:
+        """Index the folders in a catalog that was just made; runs that were folded before are read again."""
+        index.index(catalog, self.base, index.list_runs(self.base))
+        folded = catalog.value("SELECT count(*) FROM run WHERE stale = 1")
+        trash = os.path.join(self.base, "trash")
+        if folded or (os.path.isdir(trash) and os.listdir(trash)):
+            from tracer.storage.rebuild import rebuild
+
+            logger.warning("The catalog of %s is missing; it is built anew from the run folders.", self.base)
+            rebuild(self)
 
     def _healed(self, work: Callable[[], T]) -> T:
         """Do something; when the catalog turns out to be damaged, build it anew and do it again."""
@@ -646,6 +661,11 @@ class Store:
             from tracer.storage.rebuild import replace_damaged
 
             replace_damaged(self, error)
+            return work()
+        except (json.JSONDecodeError, zlib.error) as error:
+            # Other files that hold JSON have errors of their own: this is a cell of the catalog.
+            logger.warning("A cell of the catalog of %s is damaged (%s); it is built anew.", self.base, error)
+            self.rebuild()
             return work()
 
 

@@ -35,7 +35,7 @@ def metrics(store: Store, uid: str) -> list[SeriesRow]:
     ready(store, uid)
 
     def ask(catalog: Catalog, run: int) -> tuple[list[Row], list[Row], dict[str, Any]]:
-        facts = json.loads(catalog.value("SELECT facts FROM run WHERE id = ?", (run,)))
+        facts = json.loads(catalog.value("SELECT facts FROM run WHERE id = ?", (run,)) or "{}")
         texts = catalog.rows(
             "SELECT metric, rank, n, first_step, last_step, last_time FROM text_series WHERE run = ?", (run,)
         )

@@ -12,6 +12,7 @@ What is read of a segment, and what is set aside:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -21,13 +22,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tracer import clock, journal
-from tracer.errors import JournalCorrupt
+from tracer.errors import JournalCorrupt, StoreError
 
 _NAME = re.compile(r"([0-9a-f]{32})\.(\d{6,})\.trj")
 _PIECE = 256 * 1024
 #: A preallocated segment ends in zeros; a commit word is never zero, so this many mean that nothing follows.
 _ZEROS = bytes(4096)
 _WORD = 8
+_FIRST = 1 << 16
 
 
 class Place(NamedTuple):
@@ -169,20 +171,36 @@ def read_header(path: str) -> journal.Header:
 def read_tails(folder: str, places: Mapping[str, Place], boot: str | None = None) -> Iterator[Tail]:
     """Yield what lies beyond the places, writer by writer, in the order of each writer's segments.
 
-    A segment whose header cannot be read is left to the maintainer; one that vanished was folded meanwhile, which
-    a reader notices by its positions.
+    A writer's segments are read from the last to the first: it leaves one before it begins the next, so what is read of
+    an earlier one is never older than what was read of a later one, and nothing is missing in between. A segment whose
+    header cannot be read is left to the maintainer; one that vanished was folded meanwhile, which a reader notices by
+    its positions.
     """
     boot = boot or clock.boot_id()
     for writer, segments in sorted(list_segments(folder).items()):
         place = places.get(writer, Place(-1, 0))
         blocks = sealed_blocks(folder, writer)
-        for number, path in segments:
+        found: list[Tail] = []
+        for number, path in reversed(segments):
             if number < place.segment:
-                continue
-            try:
-                yield load(path, place if number == place.segment else Place(number, 0), blocks, boot)
-            except (FileNotFoundError, JournalCorrupt):
-                continue
+                break
+            with contextlib.suppress(FileNotFoundError, JournalCorrupt):
+                found.append(load(path, place if number == place.segment else Place(number, 0), blocks, boot))
+        yield from reversed(found)
+
+
+def has_records(path: str) -> bool:
+    """Tell whether a segment holds a committed record: its writer has left the one before."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            data = file.read(journal.HEADER_SIZE + _FIRST)
+            header = journal.Header.unpack(data, path)
+    except (OSError, StoreError):
+        return False
+    length = int.from_bytes(data[header.first : header.first + 4], "little")
+    if header.first + length > len(data):
+        return length > 0
+    return next(journal.scan(data, header.first, len(data), header.generation), None) is not None
 
 
 def load(path: str, place: Place, blocks: list[journal.Block], boot: str, *, whole: bool = False) -> Tail:
@@ -360,6 +378,7 @@ __all__ = [
     "Place",
     "Span",
     "Tail",
+    "has_records",
     "json_of",
     "list_segments",
     "load",
