@@ -91,7 +91,7 @@ def test_no_scalar_is_read_and_each_call_gathers_once(tmp_path: Path) -> None:
             super().__init__()
             self.names: list[str] = []
 
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204, ARG002
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # noqa: ANN001, ANN204
             self.names.append(str(func))
             return func(*args, **(kwargs or {}))
 

@@ -39,7 +39,8 @@ ENDINGS = {
     "interrupt": ("raise KeyboardInterrupt", -2, "failed", "KeyboardInterrupt"),
     "exit in a thread": ("t = threading.Thread(target=sys.exit, args=(3,)); t.start(); t.join()", 0, "completed", None),
     "caught exit": (
-        "try:\n        sys.exit(3)\n    except SystemExit:\n        pass\n    tracer.log({'loss': 1.0})", 0, "completed", None,
+        "try:\n        sys.exit(3)\n    except SystemExit:\n        pass\n    tracer.log({'loss': 1.0})",
+        0, "completed", None,
     ),
     "with block": ("with run:\n        raise ValueError('inside')", 1, "failed", "ValueError: inside"),
     "with block and exit": ("with run:\n        raise SystemExit(4)", 4, "failed", "SystemExit: 4"),

@@ -250,10 +250,12 @@ RANKS = """
 """
 
 
+LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
+
+
 def torchrun(source: str, *arguments: str, code: int = 0) -> str:
     """Run a program as two ranks of one job; return what it printed."""
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "--no-python")
-    done = run(source, *arguments, before=launcher, code=code)
+    done = run(source, *arguments, before=(*LAUNCHER, "--no-python"), code=code)
     return str(done.stdout)
 
 
@@ -323,8 +325,8 @@ def test_a_restarted_job_goes_on_in_its_run(tmp_path: Path) -> None:
             if attempt == 0:
                 os.kill(os.getpid(), 9)
         """,
-        before=(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "--max-restarts", "1", "--monitor-interval", "0.1", "--no-python"),
-    )  # fmt: skip
+        before=(*LAUNCHER, "--max-restarts", "1", "--monitor-interval", "0.1", "--no-python"),
+    )
 
     folder = only_run(tmp_path / ".tracer")
     assert {(row.who["rank"], row.who["attempt"], row.step) for row in rows(folder)} >= {(0, 2, 1), (1, 2, 1)}

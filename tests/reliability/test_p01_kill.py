@@ -77,14 +77,14 @@ def test_p01_nothing_is_lost_at_kill_9(tmp_path: Path, storm_seed: int, kind: st
         enough = chance.randint(1, 40 if pause else 20_000 // keys + 50)
         process = start(WRITING, counts.path, kind, keys, pause)
         await_that(
-            lambda counts=counts, enough=enough: (
+            lambda counts=counts, enough=enough, process=process: (
                 min(counts[writer] for writer in range(writers)) >= enough or process.poll() is not None
             ),
             "the writers have written",
         )
 
         # The process alone, which leaves its children writing for a moment, or the whole tree at once.
-        if chance.random() < 0.5:  # noqa: PLR2004
+        if chance.random() < 0.5:
             os.kill(process.pid, signal.SIGKILL)
         os.killpg(process.pid, signal.SIGKILL)
         _, err = process.communicate()
@@ -129,7 +129,8 @@ def test_p01_a_kill_in_the_middle_of_a_record_tears_nothing(tmp_path: Path) -> N
         writer = run._recorder.writer()
         schema = writer.schema
         # What `log` does, with a value that kills between the first and the last word of the record.
-        schema.pack(writer.buffer, writer.at, schema.length, schema.number, 100, 0.0, 100.0, Kills(), writer.sequence, 0)
+        head = schema.length, schema.number, 100, 0.0
+        schema.pack(writer.buffer, writer.at, *head, 100.0, Kills(), writer.sequence, writer.key ^ writer.sequence)
         """
     )
     process.communicate()

@@ -75,7 +75,7 @@ def test_p03_a_disk_that_is_small_from_the_beginning(small_disk: Callable[..., P
     assert err.count("No space left on device") == 1
 
 
-def test_p03_a_disk_without_room_for_another_file(small_disk: Callable[..., Path], tmp_path: Path) -> None:
+def test_p03_a_disk_without_room_for_another_file(small_disk: Callable[..., Path]) -> None:
     disk = small_disk(10_000, inodes=40)
 
     def use_up() -> None:
@@ -120,7 +120,7 @@ def test_p03_a_limit_that_allows_no_segment(tmp_path: Path) -> None:
     assert err.count("File too large") == 1
 
 
-def test_p03_a_limit_on_descriptors(tmp_path: Path) -> None:
+def test_p03_a_limit_on_descriptors() -> None:
     done = run(
         """
         import resource, os
@@ -163,7 +163,7 @@ def test_p03_a_folder_that_is_moved_in_mid_run(tmp_path: Path) -> None:
     assert steps == set(range(3000))
 
 
-def test_p03_a_folder_that_becomes_read_only(tmp_path: Path, small_disk: Callable[..., Path]) -> None:
+def test_p03_a_folder_that_becomes_read_only(small_disk: Callable[..., Path]) -> None:
     disk = small_disk(20_000)
 
     def protect() -> None:

@@ -16,9 +16,7 @@ from tracer.sink import Guard
 from tracer.testing import FakeClock
 
 
-def test_p04_every_record_is_kept_or_counted(
-    small_disk: Callable[..., Path], fill: Callable[[Path], Path], tmp_path: Path
-) -> None:
+def test_p04_every_record_is_kept_or_counted(small_disk: Callable[..., Path]) -> None:
     """The disk stays full to the end, and memory holds 64 MiB at most."""
     disk, steps = small_disk(3000), 2_500_000
     done = run(

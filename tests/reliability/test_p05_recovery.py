@@ -56,7 +56,7 @@ def runfile_status(store: Path) -> str:
     return str(runfile.read(str(only_run(store)))["status"])
 
 
-def test_p05_a_folder_that_was_deleted_is_made_again(tmp_path: Path) -> None:
+def test_p05_a_folder_that_was_deleted_is_made_again() -> None:
     with tracer.init(project="recovery", **{**CALMLY, "strict": False}) as run:
         folder = Path(run.folder)
         run.log({"loss": 0.0}, step=0)

@@ -92,7 +92,7 @@ def test_p06_other_runs_and_the_next_start_know_nothing_of_it(recorded: Path, tm
 
 @pytest.mark.parametrize("content", [b"", b"x", b"TRJ1", b"\0" * 8192, b"\xff" * 8192, b"PK\3\4" * 2048])
 def test_p06_a_file_that_is_no_segment_is_refused_by_name(content: bytes) -> None:
-    with pytest.raises(JournalCorrupt, match="strange.trj"):
+    with pytest.raises(JournalCorrupt, match=r"strange\.trj"):
         journal.Header.unpack(content, "strange.trj")
 
 
@@ -126,7 +126,8 @@ def test_p06_a_broken_store_file_does_not_stop_a_run(tmp_path: Path, content: by
         with tracer.init(project="damage", **CALMLY):
             tracer.log({"loss": 1.0})
     except StoreError as error:
-        assert "store.json" in str(error)
+        said = str(error)
+        assert "store.json" in said
         assert (store / "store.json").read_bytes() == content
     else:
         assert points(only_run(store)) == [("loss", 0, 1.0)]

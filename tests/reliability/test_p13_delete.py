@@ -11,7 +11,7 @@ import tracer
 from tracer.errors import RunNotFound
 from tracer.storage import Store
 
-SECRET = "a-word-that-stands-nowhere-else"
+WORD = "a-word-that-stands-nowhere-else"
 
 
 def size(folder: Path) -> int:
@@ -26,10 +26,10 @@ def test_p13_deleted_is_gone_from_the_disk(tmp_path: Path) -> None:
     with Store.open(store) as opened:
         opened.fold()
     before = size(store)
-    with tracer.init(project="secret", run_name=SECRET, notes=SECRET, tags=[SECRET], **CALMLY) as run:
+    with tracer.init(project="secret", run_name=WORD, notes=WORD, tags=[WORD], **CALMLY) as run:
         for step in range(50_000):
-            run.log({SECRET: float(step) ** 0.5}, step=step)
-        run.log({"text": SECRET})
+            run.log({WORD: float(step) ** 0.5}, step=step)
+        run.log({"text": WORD})
     with Store.open(store) as opened:
         opened.fold()
         assert size(store) > before + 100_000
@@ -37,13 +37,13 @@ def test_p13_deleted_is_gone_from_the_disk(tmp_path: Path) -> None:
         opened.delete(run.run_id, now=True)
 
         with pytest.raises(RunNotFound):
-            opened.run(SECRET)
+            opened.run(WORD)
         assert [row.name for row in opened.runs()] == ["kept"]
         assert opened.trash() == []
     with Store.open(store) as opened:
         assert [row.name for row in opened.runs()] == ["kept"]
         assert opened.series(kept.run_id, "loss").value.tolist() == [1.0]
-    assert [path for path in store.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()] == []
+    assert [path for path in store.rglob("*") if path.is_file() and WORD.encode() in path.read_bytes()] == []
     assert [path for path in store.rglob("*") if run.run_id in path.name] == []
     assert size(store) <= before + 100_000
 

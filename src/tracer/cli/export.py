@@ -55,11 +55,8 @@ def export_runs(
         message = "Name the runs to export, or say --all; one of the two."
         raise CommandError(message)
     runs = store.runs() if everything else several_runs(store, names, show)
-    from tracer.storage.export import export_runs as write_export
-
     with show.progress("exporting") as progress:
-        report = write_export(
-            store,
+        report = store.export(
             [run.uid for run in runs],
             path,
             form,

@@ -35,7 +35,6 @@ def query_store(text: str, limit: int, store: Store, show: Show) -> None:
     if not text.strip():
         message = 'The question is empty. Write SQL, such as: tracer query "SHOW TABLES"'
         raise CommandError(message)
-    store.refresh()  # a run that ended a moment ago is asked about too
     answer = store.sql(text, limit=limit or None)
     show(
         {

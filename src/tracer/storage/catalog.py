@@ -43,19 +43,17 @@ class Catalog:
     @classmethod
     def read(cls, path: str) -> Catalog:
         """Open for reading; a file that nobody can write beside is read as it lies."""
-        for mode in ("mode=ro", "immutable=1"):
-            with _damage(path):
-                connection = _connect(f"file:{quote(path)}?{mode}", uri=True)
-                try:
-                    connection.execute("PRAGMA query_only=1")
-                    check_version(connection, path)
-                except sqlite3.OperationalError:
-                    connection.close()
-                    if mode == "immutable=1":
-                        raise
-                    continue
-                return cls(connection, path, writable=False)
-        raise AssertionError
+        # The write-ahead log needs a file beside the catalog; where none can be made, nobody writes the catalog either.
+        mode = "mode=ro" if os.access(os.path.dirname(path) or ".", os.W_OK) else "immutable=1"
+        with _damage(path):
+            connection = _connect(f"file:{quote(path)}?{mode}", uri=True)
+            try:
+                connection.execute("PRAGMA query_only=1")
+                check_version(connection, path)
+            except BaseException:
+                connection.close()
+                raise
+            return cls(connection, path, writable=False)
 
     @classmethod
     def write(cls, path: str) -> Catalog:
@@ -67,6 +65,8 @@ class Catalog:
                 connection.executescript(SETTINGS)
                 connection.execute("PRAGMA synchronous=FULL")
                 connection.execute("PRAGMA foreign_keys=ON")
+                # What was deleted must not be found in the file; pages that become free are cut off at a purge.
+                connection.execute("PRAGMA secure_delete=FAST")
                 migrate(connection, path)
             except BaseException:
                 connection.close()

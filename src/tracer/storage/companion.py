@@ -8,7 +8,9 @@ every five seconds, less often when that costs more than one per cent of a core;
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import select
 import sys
 from typing import TYPE_CHECKING
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 _INTERVAL_S, _LONGEST_S = 5.0, 60.0
 _SHARE = 0.01
+_NICE = 10
 _LAST_S = 5.0
 #: How often another maintainer is waited for at the end.
 _PATIENCE_S = 0.5
@@ -77,6 +80,8 @@ def main() -> int:
     if len(sys.argv) != 3:  # noqa: PLR2004 -- the program, the store, the run
         sys.stderr.write("usage: python -m tracer.storage.companion STORE RUN\n")
         return 2
+    with contextlib.suppress(OSError):
+        os.nice(_NICE)  # the training comes first
     try:
         with Store.open(sys.argv[1]) as store:
             accompany(store, sys.argv[2], sys.stdin.buffer)

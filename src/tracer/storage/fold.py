@@ -99,6 +99,7 @@ def try_fold(store: Store, uid: str, *, wait_s: float = 0.0) -> bool:
 
 def maintain(store: Store, seconds: float) -> int:
     """Do what is waiting for a maintainer, if nobody else is one; see `Store.maintain`."""
+    from tracer.storage import retention
     from tracer.storage.compact import compact_run, sweep
 
     until = clock.monotonic() + seconds
@@ -106,6 +107,7 @@ def maintain(store: Store, seconds: float) -> int:
     try:
         with store.writing(wait_s=0.0) as catalog:
             store.refresh()
+            retention.settle(catalog, store.base)
             folded: list[str] = []
             for uid in unsettled(store.catalog, store.base):
                 if clock.monotonic() >= until:
@@ -118,6 +120,7 @@ def maintain(store: Store, seconds: float) -> int:
                     break
                 compact_run(store, catalog, uid)
             sweep(store, catalog)
+            retention.keep_promises(store)
             if points:
                 checkpoint_log(store)
     except Busy:

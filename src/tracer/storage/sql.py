@@ -74,6 +74,7 @@ _EMPTY = {
 def query(store: Store, text: str, limit: int | None) -> Table:
     """Answer one question; see `Store.sql`."""
     check_question(text)
+    store.refresh()  # a run that ended a moment ago is asked about too
     for uid in snapshots.unsettled(store.catalog, store.base):
         try_fold(store, uid)
     connection = duckdb.connect(config=duck.settings() | {"python_enable_replacements": False})

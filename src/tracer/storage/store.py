@@ -93,7 +93,7 @@ class Store:
             ):
                 message = (
                     f"There is no store in {base}. Record a run with `tracer.init(...)` first, or name the folder that "
-                    "holds one: `tracer --store PATH`, or TRACER_STORAGE_PATH."
+                    "holds one: `tracer --storage PATH`, or TRACER_STORAGE."
                 )
                 raise StoreError(message)
             said = runfile.read(base, runfile.STORE)
@@ -560,10 +560,11 @@ class Store:
         self,
         uids: Sequence[str],
         path: str | os.PathLike[str],
-        format: str,  # noqa: A002 -- the word of the command line
+        format: str | None = None,  # noqa: A002 -- the word of the command line
         *,
         metrics: Sequence[str] | None = None,
-        progress: Any = None,  # noqa: ANN401 -- see `export.export`
+        progress: Any = None,  # noqa: ANN401 -- see `export.export_runs`
+        overwrite: bool = False,
     ) -> ExportReport:
         """Write runs to files of another format; see `export.export_runs`.
 
@@ -572,7 +573,7 @@ class Store:
         """
         from tracer.storage import export
 
-        return export.export_runs(self, uids, path, format, metrics=metrics, progress=progress)
+        return export.export_runs(self, uids, path, format, metrics=metrics, progress=progress, overwrite=overwrite)
 
     def sizes(self) -> dict[str, int]:
         """Return the bytes the store takes, by kind.

@@ -40,6 +40,8 @@ CREATE INDEX run_status ON run(status, heartbeat);
 CREATE INDEX run_name ON run(name);
 CREATE INDEX run_sibling ON run(sibling_hash);
 CREATE INDEX run_seen ON run(folder, seen);
+CREATE TRIGGER project_unused AFTER DELETE ON run WHEN NOT EXISTS (SELECT 1 FROM run WHERE project = old.project)
+  BEGIN DELETE FROM project WHERE id = old.project; END;
 
 CREATE TABLE param(run INTEGER NOT NULL REFERENCES run(id) ON DELETE CASCADE,
   key TEXT NOT NULL, num REAL, text TEXT, PRIMARY KEY(run, key)) WITHOUT ROWID;
@@ -59,6 +61,8 @@ CREATE TABLE series(
   UNIQUE(run, metric, rank));
 CREATE INDEX series_top ON series(metric, rank, last);
 CREATE INDEX series_best ON series(metric, rank, min);
+CREATE TRIGGER metric_unused AFTER DELETE ON series WHEN NOT EXISTS (SELECT 1 FROM series WHERE metric = old.metric)
+  BEGIN DELETE FROM metric WHERE id = old.metric; END;
 CREATE TABLE overview(series INTEGER PRIMARY KEY REFERENCES series(id) ON DELETE CASCADE,
   form INTEGER NOT NULL, base INTEGER NOT NULL, shift INTEGER NOT NULL, n INTEGER NOT NULL, data BLOB NOT NULL);
 CREATE TABLE text_series(run INTEGER NOT NULL REFERENCES run(id) ON DELETE CASCADE,
