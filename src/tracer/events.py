@@ -19,8 +19,8 @@ STATUSES = (RUNNING, COMPLETED, FAILED, CRASHED)
 #: The statistics of one tensor, in the order in which they are stored.
 TENSOR_STATISTICS = ("norm", "mean", "std", "max", "min", "zeros", "nans", "infs")
 
-#: The seed documents' names for the last three; `StorageBackend` and `GradientHook` speak them.
-SEED_STATISTICS = ("norm", "mean", "std", "max", "min", "num_zeros", "num_nans", "num_infs")
+#: The Tracer documents' names for the last three; `StorageBackend` and `GradientHook` speak them.
+DOCUMENTED_STATISTICS = ("norm", "mean", "std", "max", "min", "num_zeros", "num_nans", "num_infs")
 
 #: What is counted when it goes wrong: name → what the reader of a summary is told.
 COUNTERS = {

@@ -1,4 +1,4 @@
-"""What is active in this process: the seed documents' `tracer.state._state`, kept by `run.py`."""
+"""What is active in this process: the Tracer documents' `tracer.state._state`, kept by `run.py`."""
 
 from __future__ import annotations
 

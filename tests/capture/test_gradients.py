@@ -16,7 +16,7 @@ from tracer.capture import gradients
 from tracer.capture.gradients import GradientStatistics
 from tracer.capture.hooks import GradientHook, HookManager
 from tracer.config import Config
-from tracer.events import SEED_STATISTICS, TENSOR_STATISTICS, LayerValues
+from tracer.events import DOCUMENTED_STATISTICS, TENSOR_STATISTICS, LayerValues
 
 pytestmark = pytest.mark.torch
 
@@ -393,7 +393,7 @@ def test_the_hook_manager_gives_statistics_by_layer_after_a_backward() -> None:
 
     assert list(data) == ["GradientHook"]
     assert list(data["GradientHook"]) == ["weight", "bias"]
-    assert tuple(data["GradientHook"]["bias"]) == SEED_STATISTICS
+    assert tuple(data["GradientHook"]["bias"]) == DOCUMENTED_STATISTICS
     assert data["GradientHook"]["weight"]["norm"] == pytest.approx(math.sqrt(32))
     assert data["GradientHook"]["weight"]["num_zeros"] == 0
 

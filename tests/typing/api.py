@@ -28,7 +28,7 @@ def train() -> None:
 
 
 def configure() -> TrainingTracer:
-    """The seed documents' names are the same classes."""
+    """The Tracer documents' names are the same classes."""
     config: Config = TracerConfig(project_name="types", retention_days=7)
     assert_type(config.checkpoint_interval, int)
     assert_type(config.gradient_layers, list[str] | None)

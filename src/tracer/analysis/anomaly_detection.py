@@ -251,7 +251,7 @@ def _memory_of(metric: str) -> str | None:
 
 
 def _records(uid: str, found: Iterable[Finding]) -> list[dict[str, Any]]:
-    """Return findings with the keys of the seed documents."""
+    """Return findings with the keys of the Tracer documents."""
     records = []
     for one in found:
         details = dict(one.details)

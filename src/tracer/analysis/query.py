@@ -1,4 +1,4 @@
-"""`QueryEngine`: the seed documents' questions to a store, answered with plain dictionaries."""
+"""`QueryEngine`: the Tracer documents' questions to a store, answered with plain dictionaries."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ class QueryEngine:
 
 
 def _config(run: RunRow) -> dict[str, Any]:
-    """Return settings and hyperparameters in one dictionary, as the seed documents have them."""
+    """Return settings and hyperparameters in one dictionary, as the Tracer documents have them."""
     return {**run.settings, **run.config}
 
 
@@ -189,7 +189,7 @@ def _config_diff(first: dict[str, Any], second: dict[str, Any]) -> dict[str, dic
 
 
 def _divergence(found: Parting, metric: str) -> dict[str, Any]:
-    """Return a parting with the keys of the seed documents."""
+    """Return a parting with the keys of the Tracer documents."""
     size = abs(found.left) or abs(found.right)
     return {
         "step": found.step,
@@ -201,7 +201,7 @@ def _divergence(found: Parting, metric: str) -> dict[str, Any]:
 
 
 def _anomaly(row: FindingRow) -> dict[str, Any]:
-    """Return a finding with the keys of the seed documents."""
+    """Return a finding with the keys of the Tracer documents."""
     return {
         "id": row.id,
         "run_id": row.run,

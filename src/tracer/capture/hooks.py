@@ -11,7 +11,7 @@ from torch.nn import Module
 
 from tracer.capture.gradients import GradientStatistics
 from tracer.config import Config
-from tracer.events import SEED_STATISTICS
+from tracer.events import DOCUMENTED_STATISTICS
 
 _COUNTS = frozenset({"num_zeros", "num_nans", "num_infs"})
 
@@ -99,7 +99,7 @@ class GradientHook:
         layers = values.axis.layers
         figures = memoryview(values.matrix).cast("f").tolist()
         for column, layer in enumerate(layers):
-            statistics = dict(zip(SEED_STATISTICS, figures[column :: len(layers)], strict=True))
+            statistics = dict(zip(DOCUMENTED_STATISTICS, figures[column :: len(layers)], strict=True))
             if layer in self._fresh and not math.isnan(statistics["num_nans"]):
                 self._data[layer] = {
                     name: int(value) if name in _COUNTS else value for name, value in statistics.items()

@@ -26,7 +26,7 @@ _NUMBERS = (int, float)
 
 
 class SystemMetrics:
-    """Figures of the system by group, as the seed documents shape them.
+    """Figures of the system by group, as the Tracer documents shape them.
 
     Args:
         config: `storage_path` says whose disk is looked at; the working folder's without it.
@@ -132,7 +132,7 @@ class SystemMetrics:
 
 
 class SystemSampler:
-    """Turns the system's figures into metrics `system/…`; `latest` holds the last ones in the seed's shape.
+    """Turns the system's figures into metrics `system/…`; `latest` holds the last ones in the documents' shape.
 
     Nothing is imported or measured before the first `sample`, which belongs on a background thread.
 

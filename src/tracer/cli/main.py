@@ -1,4 +1,4 @@
-"""The seed documents' path to the command line: `tracer.cli.main` holds `cli`, and can be called like the function.
+"""The Tracer documents' path to the command line: `tracer.cli.main` holds `cli`, and can be called like the function.
 
 Importing this module puts it in the place of the function of that name in `tracer.cli`; so it can be called like it.
 """

@@ -212,7 +212,7 @@ def _histograms(lines: Sequence[_Line], width: int | None, show: Show) -> list[B
 
 
 def _record(line: _Line) -> dict[str, object]:
-    """Return a series with the keys of the seed documents, and whose it is."""
+    """Return a series with the keys of the Tracer documents, and whose it is."""
     return {
         "run": line.run.uid,
         "name": line.run.name,

@@ -1,1 +1,1 @@
-"""The deep paths of the seed documents, such as `tracer.core.tracer`; re-exports only."""
+"""The deep paths of the Tracer documents, such as `tracer.core.tracer`; re-exports only."""

@@ -1,6 +1,6 @@
 """The store: journals become Parquet files and a catalog, and are read back. The only room with SQL.
 
-`Store` is the store; `StorageBackend` is the seed documents' interface on top of it.
+`Store` is the store; `StorageBackend` is the Tracer documents' interface on top of it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`StorageBackend`: the seed documents' storage interface, served from the store.
+"""`StorageBackend`: the Tracer documents' storage interface, served from the store.
 
 A thin class over `Store` for reading and one journal writer per open run for writing. What a write returned from is
 seen by every reader at once, in this process or another.
@@ -42,7 +42,7 @@ class HasStoragePath(Protocol):
 
 
 class StorageBackend:
-    """Write and read runs through the interface of the seed documents.
+    """Write and read runs through the interface of the Tracer documents.
 
     Args:
         config: Its `storage_path` names the store, which is made if it is not there.
@@ -75,8 +75,8 @@ class StorageBackend:
 
     @property
     def conn(self) -> sqlite3.Connection:
-        """A connection on which the SQL of the seed documents runs: their tables are views of the catalog."""
-        from tracer.storage.seed_views import connect
+        """A connection on which the SQL of the Tracer documents runs: their tables are views of the catalog."""
+        from tracer.storage.document_views import connect
 
         with self._lock:
             if self._conn is None:
@@ -376,7 +376,7 @@ class StorageBackend:
         return len(steps)
 
     def _write_samples(self, run_id: str, step: int, samples: Mapping[str, Any]) -> str:
-        """Write the samples file of a checkpoint and link it where the seed's programs look; return its path."""
+        """Write the samples file of a checkpoint and link it where the documents' programs look; return its path."""
         from tracer.storage.retention import sample_link
         from tracer.storage.samples import samples_columns, write_samples
 
@@ -429,7 +429,7 @@ class StorageBackend:
 
 
 def _run(row: RunRow) -> dict[str, Any]:
-    """Return a run with the keys of the seed documents."""
+    """Return a run with the keys of the Tracer documents."""
     ended = None if row.ended is None else row.ended / _MICROSECONDS
     return {
         "run_id": row.uid,
@@ -447,7 +447,7 @@ def _run(row: RunRow) -> dict[str, Any]:
 
 
 def _checkpoint(run_id: str, folder: str, found: CheckpointRow) -> dict[str, Any]:
-    """Return a checkpoint with the keys of the seed documents."""
+    """Return a checkpoint with the keys of the Tracer documents."""
     return {
         "checkpoint_id": f"{run_id}_step_{found.step}",
         "run_id": run_id,
@@ -464,7 +464,7 @@ def _matrix(gradient_stats: Mapping[str, Mapping[str, float]]) -> bytes:
     import array
 
     matrix = array.array("f")
-    for key in events.SEED_STATISTICS:
+    for key in events.DOCUMENTED_STATISTICS:
         absent = 0.0 if key.startswith("num_") else float("nan")
         for stats in gradient_stats.values():
             value = stats.get(key)

@@ -51,7 +51,7 @@ _OWN_COLUMNS = frozenset(
     ],
 )
 #: Keys of a configuration that do not make two runs different experiments.
-_SEEDS = frozenset({"seed", "random_seed", "rng_seed", "run_seed"})
+_DOCUMENTS = frozenset({"seed", "random_seed", "rng_seed", "run_seed"})
 _COLUMNS = [
     "uid",
     "folder",
@@ -198,7 +198,7 @@ def columns_of(facts: Mapping[str, Any], name: str) -> Columns:
         "attempt": _whole(facts.get("attempt")) or 1,
         "config": _json(config),
         "config_hash": _digest(config),
-        "sibling_hash": _digest({key: value for key, value in config.items() if key not in _SEEDS}),
+        "sibling_hash": _digest({key: value for key, value in config.items() if key not in _DOCUMENTS}),
         "environment": _json(environment),
         "git_commit": _text(git.get("commit")),
         "git_dirty": None if git.get("dirty") is None else int(bool(git["dirty"])),

@@ -360,7 +360,7 @@ def _sample_links(base: str, folder: str, alive: str) -> Iterator[str]:
 
 
 def _link_again(base: str, alive: str, links: list[object]) -> None:
-    """Put a restored run's samples back where the seed's programs look."""
+    """Put a restored run's samples back where the documents' programs look."""
     folder = os.path.basename(alive)
     wanted = {sample_link(folder, file): file for file in _names(os.path.join(alive, "samples"))}
     for link in links:

@@ -26,7 +26,7 @@ _KEPT_AS = {"float16": "float32", "complex64": "float32", "complex128": "float64
 
 
 def samples_columns(samples: Mapping[str, Any]) -> dict[str, Sequence[object]]:
-    """Return the columns of a samples dictionary as the seed documents form it.
+    """Return the columns of a samples dictionary as the Tracer documents form it.
 
     Args:
         samples: `inputs` (rows, or a dictionary of rows) and, where known, `num_samples`, `indices`, `targets`,

@@ -1,4 +1,4 @@
-"""The tables that the seed documents name, for programs that make such a database themselves.
+"""The tables that the Tracer documents name, for programs that make such a database themselves.
 
 Tracer's own catalog has other tables; `StorageBackend.conn` shows it under these names, and a file of this form can be
 imported.

@@ -1,4 +1,4 @@
-"""The connection on which the seed documents' SQL runs: their tables as temporary views of our catalog.
+"""The connection on which the Tracer documents' SQL runs: their tables as temporary views of our catalog.
 
 Reading: every statement sees what was recorded a moment ago, because pending journals are folded before it runs.
 Writing: three statements of the documents mean something, and triggers hand them on. `DELETE FROM runs` moves the run
@@ -252,7 +252,7 @@ class SeedConnection(sqlite3.Connection):
 
 
 def connect(backend: StorageBackend) -> SeedConnection:
-    """Return a connection on which the seed documents' SQL runs.
+    """Return a connection on which the Tracer documents' SQL runs.
 
     Args:
         backend: What the statements read and change.

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 # Read before the environment is cleared for a test.
-_SEEDS = Path(os.environ.get("TRACER_SEEDS") or Path(__file__).parents[2].parent / "shared" / "seeds")
+_DOCUMENTS = Path(os.environ.get("TRACER_DOCUMENTS") or Path(__file__).parents[2].parent / "shared" / "seeds")
 _BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -29,9 +29,9 @@ def blocks() -> Callable[[str], list[str]]:
     """Return a function from a document's name to its Python blocks."""
 
     def read(document: str) -> list[str]:
-        path = _SEEDS / f"{document}.md"
+        path = _DOCUMENTS / f"{document}.md"
         if not path.is_file():
-            pytest.skip(f"needs the seed documents: {path} is not there; TRACER_SEEDS names their folder")
+            pytest.skip(f"needs the Tracer documents: {path} is not there; TRACER_DOCUMENTS names their folder")
         return _BLOCK.findall(path.read_text(encoding="utf-8"))
 
     return read
