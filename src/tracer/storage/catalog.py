@@ -47,12 +47,9 @@ class Catalog:
         mode = "mode=ro" if os.access(os.path.dirname(path) or ".", os.W_OK) else "immutable=1"
         with _damage(path):
             connection = _connect(f"file:{quote(path)}?{mode}", uri=True)
-            try:
+            with _closed_on_failure(connection):
                 connection.execute("PRAGMA query_only=1")
                 check_version(connection, path)
-            except BaseException:
-                connection.close()
-                raise
             return cls(connection, path, writable=False)
 
     @classmethod
@@ -60,7 +57,7 @@ class Catalog:
         """Open for writing, made and migrated where needed; the caller holds the maintainer's lock."""
         with _damage(path):
             connection = _connect(path)
-            try:
+            with _closed_on_failure(connection):
                 check_version(connection, path)
                 connection.executescript(SETTINGS)
                 connection.execute("PRAGMA synchronous=FULL")
@@ -68,9 +65,6 @@ class Catalog:
                 # What was deleted must not be found in the file; pages that become free are cut off at a purge.
                 connection.execute("PRAGMA secure_delete=FAST")
                 migrate(connection, path)
-            except BaseException:
-                connection.close()
-                raise
             return cls(connection, path, writable=True)
 
     @classmethod
@@ -143,7 +137,7 @@ class Catalog:
             try:
                 yield
                 self.connection.execute("COMMIT")
-            except BaseException:
+            except BaseException:  # an interrupt too, and it goes on to the caller
                 self._roll_back()
                 raise
 
@@ -193,6 +187,16 @@ def _file_id(path: str) -> tuple[int, int]:
     except OSError:
         return (0, 0)
     return (state.st_dev, state.st_ino)
+
+
+@contextlib.contextmanager
+def _closed_on_failure(connection: sqlite3.Connection) -> Iterator[None]:
+    """Close a connection when opening it comes to nothing."""
+    try:
+        yield
+    except BaseException:  # an interrupt too must not leave the file open
+        connection.close()
+        raise
 
 
 @contextlib.contextmanager

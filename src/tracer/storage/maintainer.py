@@ -89,7 +89,7 @@ def _take(path: str, until: float) -> int:
         with contextlib.suppress(OSError):  # who holds it is for people; a full disk must not stop the work
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()} {clock.now_us()}\n".encode(), 0)
-    except BaseException:
+    except BaseException:  # an interrupt too, and it goes on to the caller
         os.close(descriptor)
         raise
     return descriptor
