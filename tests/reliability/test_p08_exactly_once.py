@@ -55,26 +55,32 @@ MAINTAINER = """
 
 #: Reads what it finds, again and again: every series it sees is a beginning of what the writer wrote.
 READER = """
-    import sys, time
+    import os, sys
     import numpy as np
     from programs import SharedCounts
     from tracer.storage import Store
 
-    reads, stop = SharedCounts(sys.argv[1]), sys.argv[2]
-    import os
-    seen = {}
+    reads, stop, seen = SharedCounts(sys.argv[1]), sys.argv[2], {}
+
+    def check(row, series, expected):
+        wrong = np.flatnonzero((series.step != np.arange(len(series.step))) | (series.value != expected))
+        if len(wrong):
+            at = wrong[0]
+            near = list(zip(series.step[at - 2 : at + 3].tolist(), series.value[at - 2 : at + 3].tolist()))
+            sys.exit(f"{row.name} {row.uid} {series.metric}: {len(wrong)} of {len(series.step)} wrong from {at} on: {near}")
+
     while not os.path.exists(stop):
         with Store.open(".tracer") as store:
             for row in store.runs(limit=8):
                 mark = int(row.name.removeprefix("life")) / 4096
                 series = store.series(row.uid, "a")
                 count = len(series.step)
-                assert count >= seen.get(row.uid, 0), (row.name, count, seen[row.uid])
+                if count < seen.get(row.uid, 0):
+                    sys.exit(f"{row.name}: {count} points, and there were {seen[row.uid]}")
                 seen[row.uid] = count
-                assert np.array_equal(series.step, np.arange(count)), row.name
-                assert np.array_equal(series.value, np.arange(count) + mark), row.name
+                check(row, series, np.arange(count) + mark)
                 other = store.series(row.uid, "b")
-                assert np.array_equal(other.value, -np.arange(len(other.step)) - mark), row.name
+                check(row, other, -np.arange(len(other.step)) - mark)
                 reads[0] += 1
 """
 

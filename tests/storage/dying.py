@@ -64,7 +64,7 @@ def mortal(at: int) -> Iterator[Mortal]:
 def _counted(life: Mortal, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that counts its calls."""
 
-    def counted(*arguments: Any, **options: Any) -> Any:
+    def counted(*arguments: object, **options: object) -> object:
         life.step(name)
         return function(*arguments, **options)
 

@@ -7,9 +7,23 @@ import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tracer import clock, journal, runfile
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class Matrix(Protocol):
+    """What of an array is needed to write it as float32."""
+
+    def astype(self, dtype: str, /) -> Matrix:
+        """Return it in another type."""
+
+    def tobytes(self) -> bytes:
+        """Return its bytes."""
 
 
 class JournalBuilder:
@@ -49,8 +63,10 @@ class JournalBuilder:
         payload = struct.pack(f"<{len(keys)}d", *values.values())
         return self.record(self.schemas[keys], payload, step, time)
 
-    def rows(self, keys: Sequence[str], steps: Any, times: Any, values: Any) -> None:
-        """Append many rows of one schema at once; `values` is rows × keys."""
+    def rows(
+        self, keys: Sequence[str], steps: npt.ArrayLike, times: npt.ArrayLike, values: npt.NDArray[np.floating[Any]]
+    ) -> None:
+        """Append many rows of one schema at once; `values` is rows by keys."""
         import numpy as np
 
         names = tuple(keys)
@@ -84,7 +100,7 @@ class JournalBuilder:
         return offset
 
     def layers(
-        self, what: str, names: Sequence[str], statistics: Sequence[str], matrix: Any, step: int, time: float = 1.7e9
+        self, what: str, names: Sequence[str], statistics: Sequence[str], matrix: Matrix, step: int, time: float = 1.7e9
     ) -> None:
         """Append layer values, their axis before its first use."""
         key = (what, tuple(names), tuple(statistics))

@@ -131,14 +131,14 @@ many = st.lists(st.tuples(st.sampled_from("abc"), st.integers(-3, 12), st.floats
 
 
 @settings(max_examples=60, deadline=None)
-@given(points=many, spread=st.booleans())
+@given(points=many, beside=st.sampled_from([(), ("other",)]))
 def test_points_are_sorted_each_step_once_and_the_last_wins(
-    tmp_path_factory: pytest.TempPathFactory, points: list[tuple[str, int, float]], spread: bool
+    tmp_path_factory: pytest.TempPathFactory, points: list[tuple[str, int, float]], beside: tuple[str, ...]
 ) -> None:
     builder = JournalBuilder(tmp_path_factory.mktemp("run"))
     oracle: dict[tuple[str, int], float] = {}
     for name, step, value in points:
-        values = {name: value} if spread else {name: value, "other": -value}
+        values = {name: value, **dict.fromkeys(beside, -value)}
         builder.row(values, step)
         oracle |= {(key, step): one for key, one in values.items()}
 

@@ -90,4 +90,4 @@ def _until(is_true: object) -> None:
         if is_true():  # type: ignore[operator]
             return
         pause.wait(0.01)
-    raise AssertionError("it did not become true")
+    pytest.fail("it did not become true")

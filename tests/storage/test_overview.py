@@ -33,17 +33,17 @@ def test_few_points_are_kept_as_they_are(points: dict[int, float]) -> None:
 @settings(max_examples=40, deadline=None)
 @given(
     start=st.integers(-(2**62), 2**62), gaps=st.sampled_from([1, 2, 3, 1000]), count=st.integers(1025, 5000),
-    parts=st.integers(1, 9), shuffled=st.booleans(), seed=st.integers(0, 2**32 - 1),
+    parts=st.integers(1, 9), order=st.sampled_from(["as logged", "shuffled"]), seed=st.integers(0, 2**32 - 1),
 )  # fmt: skip
-def test_buckets_hold_every_point_however_they_arrive(  # noqa: PLR0913 -- one case each
-    start: int, gaps: int, count: int, parts: int, shuffled: bool, seed: int
+def test_buckets_hold_every_point_however_they_arrive(
+    start: int, gaps: int, count: int, parts: int, order: str, seed: int
 ) -> None:
     chance = np.random.default_rng(seed)
     steps = start + np.cumsum(chance.integers(1, gaps + 1, count))
     values = chance.standard_normal(count) * 10.0 ** chance.integers(-3, 4)
     values[chance.integers(0, count, 5)] = np.nan
     pieces = np.array_split(np.arange(count), parts)
-    if shuffled:
+    if order == "shuffled":
         chance.shuffle(pieces)
 
     overview = None

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
-import pyarrow.parquet as parquet
 import pytest
 from journal_builder import JournalBuilder, make_run, make_store
+from pyarrow import parquet
 
 from tracer import journal
 from tracer.errors import RunNotFound
@@ -211,7 +211,7 @@ def test_our_parquet_is_everyones(base: Path) -> None:
     table = parquet.read_table(path)
     footer = parquet.read_metadata(path)
     assert table.column_names == ["metric", "rank", "step", "time", "value"]
-    assert table.filter((table["metric"].to_numpy() == "loss"))["value"].to_pylist() == values.tolist()
+    assert table.filter(table["metric"].to_numpy() == "loss")["value"].to_pylist() == values.tolist()
     assert footer.metadata[b"tracer.run"] == b'"run-1"'
     encodings = {
         footer.row_group(0).column(at).path_in_schema: footer.row_group(0).column(at).encodings for at in range(5)
@@ -303,7 +303,9 @@ def test_duckdb_reads_the_footer_as_json(base: Path) -> None:
         store.fold()
     path = next((base / "runs" / "run-1" / "points").glob("*.parquet"))
 
-    pairs = dict(duckdb.sql(f"SELECT key, value FROM parquet_kv_metadata('{path}')").fetchall())
+    with duckdb.connect() as connection:
+        asked = "SELECT key, value FROM parquet_kv_metadata($path)"
+        pairs = dict(connection.execute(asked, {"path": str(path)}).fetchall())
 
     assert json.loads(pairs[b"tracer.series"]) == [["it's", 0, 1]]
     assert json.loads(pairs[b"tracer.order"]) == [1, 1]

@@ -81,13 +81,13 @@ def test_a_newer_catalog_is_refused_untouched(base: Path) -> None:
         ([("config.lr", "<", 0.05), ("project", "=", "demo")], ["b-3"]),
     ],
 )
-@pytest.mark.parametrize("in_catalog", [True, False])
+@pytest.mark.parametrize("place", ["catalog", "folders"])
 def test_runs_are_chosen_by_conditions(
-    base: Path, where: list[tuple[str, str, object]], names: list[str], in_catalog: bool
+    base: Path, where: list[tuple[str, str, object]], names: list[str], place: str
 ) -> None:
     three_runs(base)
     with Store.open(base) as store:
-        if in_catalog:
+        if place == "catalog":
             store.fold()
             assert [row.uid for row in store.runs(where=where)] == names
             return

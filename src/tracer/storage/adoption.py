@@ -144,10 +144,10 @@ def read_points(path: str, footer: Footer) -> Points:
     names = sorted({group[0] for group in groups})
     place = {name: at for at, name in enumerate(names)}
     starts = np.concatenate([[0], np.cumsum([group[2] for group in groups], dtype=np.int64)]).astype(np.int64)
-    return Points(
-        names, np.array([place[group[0]] for group in groups], np.int32), np.array([group[1] for group in groups], np.int16),
-        starts, _plain(columns["step"]), _plain(columns["time"]), _plain(columns["value"]),
-    )  # fmt: skip
+    metric = np.array([place[group[0]] for group in groups], np.int32)
+    rank = np.array([group[1] for group in groups], np.int16)
+    step, time, value = (_plain(columns[name]) for name in ("step", "time", "value"))
+    return Points(names, metric, rank, starts, step, time, value)
 
 
 def read_logs(path: str, footer: Footer) -> list[LogRow]:

@@ -1,7 +1,7 @@
 """Journal bytes → columns: whole runs of rows at once, because rows of one schema are columns by construction.
 
 A row of k values is `length schema step time k·value sequence commit`, so n rows of one schema in a row are a table of
-n × (k + 4) eight-byte words. The decoder looks at a few records one by one, finds the pattern in which their lengths
+n * (k + 4) eight-byte words. The decoder looks at a few records one by one, finds the pattern in which their lengths
 and schemas repeat (one schema; two in turn, …), and then checks and takes thousands of records with a handful of array
 operations. What breaks the pattern is decoded by itself and the search begins anew.
 """
@@ -176,7 +176,7 @@ class _Segment:
             self._columns.rows.append(Rows(names, tail.rank, self._ordinal, step, time, values, arrival))
             self._columns.points += values.size
 
-    def _run(self, at: int, stop: int) -> int:
+    def _run(self, at: int, stop: int) -> int:  # noqa: C901, PLR0912 -- the loop over records: one frame is the point
         """Decode committed records up to an offset; return where the first one is that is not."""
         tail, base = self._tail, self._tail.base
         data = memoryview(tail.data)
@@ -216,7 +216,7 @@ class _Segment:
                     if period:
                         self._pattern = shown[-period:]
                         taken = self._take(end, limit, self._pattern)
-                        # A pattern that soon breaks is not looked for again at once: the search costs more than it saves.
+                        # A pattern that soon breaks is not sought again at once: the search costs more than it saves.
                         patience = _SHOWN if taken > end else min(patience * 2, 1 << 14)
                         end = taken
                     else:

@@ -251,7 +251,7 @@ def is_finished(path: str) -> bool:
     return True
 
 
-def _gather_writer(
+def _gather_writer(  # noqa: C901 -- one decision per state a segment can be found in
     batch: Batch, decoder: Decoder, where: str, writer: str, found: list[tuple[int, str]], place: Place, limit: int
 ) -> bool:
     """Decode one writer's segments; tell whether the batch has room for more."""

@@ -25,68 +25,18 @@ if TYPE_CHECKING:
 #: A folder changed within this time may change again within the same tick of the file system's clock.
 _RACY_NS = 50_000_000
 #: What `run.json` says and has a column of its own; everything else goes to the column `facts`.
-_OWN_COLUMNS = frozenset(
-    [
-        "id",
-        "project",
-        "name",
-        "status",
-        "reason",
-        "started",
-        "ended",
-        "steps",
-        "checkpoints",
-        "group",
-        "job_type",
-        "notes",
-        "attempt",
-        "config",
-        "environment",
-        "host",
-        "user",
-        "world_size",
-        "cost",
-        "tags",
-        "expires",
-    ],
-)
+_OWN_COLUMNS = frozenset((
+    "id", "project", "name", "status", "reason", "started", "ended", "steps", "checkpoints", "group", "job_type",
+    "notes", "attempt", "config", "environment", "host", "user", "world_size", "cost", "tags", "expires",
+))  # fmt: skip
 #: Keys of a configuration that do not make two runs different experiments.
-_DOCUMENTS = frozenset({"seed", "random_seed", "rng_seed", "run_seed"})
+_RANDOMNESS = frozenset({"seed", "random_seed", "rng_seed", "run_seed"})
 _COLUMNS = [
-    "uid",
-    "folder",
-    "project",
-    "name",
-    "status",
-    "reason",
-    "started",
-    "ended",
-    "steps",
-    "checkpoints",
-    "group",
-    "job_type",
-    "notes",
-    "parent",
-    "fork_step",
-    "attempt",
-    "config",
-    "config_hash",
-    "sibling_hash",
-    "environment",
-    "git_commit",
-    "git_dirty",
-    "host",
-    "user",
-    "world_size",
-    "cost",
-    "expires",
-    "facts",
-    "late",
-    "seen",
-    "revision",
-    "created",
-    "updated",
-]
+    "uid", "folder", "project", "name", "status", "reason", "started", "ended", "steps", "checkpoints", "group",
+    "job_type", "notes", "parent", "fork_step", "attempt", "config", "config_hash", "sibling_hash", "environment",
+    "git_commit", "git_dirty", "host", "user", "world_size", "cost", "expires", "facts", "late", "seen", "revision",
+    "created", "updated",
+]  # fmt: skip
 
 _COUNTS = ("steps", "checkpoints")
 _UPDATES = [f'"{c}" = excluded."{c}"' for c in _COLUMNS if c not in ("uid", "created", "revision", *_COUNTS)]
@@ -198,7 +148,7 @@ def columns_of(facts: Mapping[str, Any], name: str) -> Columns:
         "attempt": _whole(facts.get("attempt")) or 1,
         "config": _json(config),
         "config_hash": _digest(config),
-        "sibling_hash": _digest({key: value for key, value in config.items() if key not in _DOCUMENTS}),
+        "sibling_hash": _digest({key: value for key, value in config.items() if key not in _RANDOMNESS}),
         "environment": _json(environment),
         "git_commit": _text(git.get("commit")),
         "git_dirty": None if git.get("dirty") is None else int(bool(git["dirty"])),

@@ -19,20 +19,9 @@ LastValue = Callable[[str, str], object]
 
 _TEXTS = ("uid", "name", "project", "status", "reason", "group", "job_type", "notes", "host", "user", "folder")
 _NUMBERS = [
-    "started",
-    "ended",
-    "heartbeat",
-    "steps",
-    "checkpoints",
-    "points",
-    "world_size",
-    "attempt",
-    "bytes",
-    "lost",
-    "expires",
-    "trashed",
-    "duration_s",
-]
+    "started", "ended", "heartbeat", "steps", "checkpoints", "points", "world_size", "attempt", "bytes", "lost",
+    "expires", "trashed", "duration_s",
+]  # fmt: skip
 FIELDS = frozenset((*_TEXTS, *_NUMBERS, "tags"))
 
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
@@ -48,36 +37,10 @@ SELECT r.id, r.uid, r.folder, p.name AS project, r.name, r.status, r.reason, r.s
 FROM run r JOIN project p ON p.id = r.project
 """
 _KEYS = [
-    "id",
-    "uid",
-    "folder",
-    "project",
-    "name",
-    "status",
-    "reason",
-    "started",
-    "ended",
-    "heartbeat",
-    "steps",
-    "checkpoints",
-    "points",
-    "group",
-    "job_type",
-    "notes",
-    "attempt",
-    "config",
-    "environment",
-    "host",
-    "user",
-    "world_size",
-    "bytes",
-    "cost",
-    "lost",
-    "expires",
-    "trashed",
-    "facts",
-    "tags",
-]
+    "id", "uid", "folder", "project", "name", "status", "reason", "started", "ended", "heartbeat", "steps",
+    "checkpoints", "points", "group", "job_type", "notes", "attempt", "config", "environment", "host", "user",
+    "world_size", "bytes", "cost", "lost", "expires", "trashed", "facts", "tags",
+]  # fmt: skip
 
 
 def runs_where(catalog: Catalog, clause: str, parameters: Sequence[object] = ()) -> list[Columns]:
@@ -189,11 +152,8 @@ def _clause(column: str, sign: str, value: object) -> tuple[str, list[object]]:
             [key, _given(sign, value)],
         )
     if kind == "metric" and key:
-        return (
-            "EXISTS (SELECT 1 FROM series s JOIN metric m ON m.id = s.metric WHERE s.run = r.id AND s.rank = 0 "  # noqa: S608
-            f"AND m.name = ? AND s.last_kind = 0 AND s.last {compare})",
-            [key, value],
-        )
+        series = "SELECT 1 FROM series s JOIN metric m ON m.id = s.metric WHERE s.run = r.id AND s.rank = 0"
+        return f"EXISTS ({series} AND m.name = ? AND s.last {compare})", [key, value]
     if column == "tags":
         has = "NOT EXISTS" if sign == "!=" else "EXISTS"
         return f"{has} (SELECT 1 FROM tag WHERE tag.run = r.id AND tag.tag = ?)", [str(value)]  # noqa: S608

@@ -6,7 +6,7 @@ may live on; so the process itself is asked.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import os
 import socket
 from collections.abc import Mapping
@@ -55,7 +55,7 @@ def crash_reason(heartbeat: int | None) -> str:
     """Return what is told of a run that ended without saying so."""
     if heartbeat is None:
         return "no end record, and no sign of life"
-    last = datetime.datetime.fromtimestamp(heartbeat / 1e6, tz=datetime.UTC)
+    last = dt.datetime.fromtimestamp(heartbeat / 1e6, tz=dt.UTC)
     return f"no end record; last heartbeat {last:%Y-%m-%d %H:%M:%S} UTC"
 
 

@@ -63,7 +63,7 @@ def numbers(record: journal.Record) -> dict[str, float]:
     }
 
 
-def log_rows(record: journal.Record, tail: Tail) -> Iterator[LogRow]:
+def log_rows(record: journal.Record, tail: Tail) -> Iterator[LogRow]:  # noqa: C901 -- one case per record kind
     """Yield the rows that a record becomes; none for rows of numbers, layers and declarations."""
     time, step, rank = micros(record.time), record.step, tail.rank
     kind = journal.Kind

@@ -6,8 +6,8 @@ neighbours merge, so a fold never reads old points again, and steps may come in 
 
 The bytes are `flags` and then the columns, each with its bytes shuffled by significance, deflated together:
 
-    form 0   step − step before · value
-    form 1   bucket − bucket before · n · not finite · min · max · mean
+    form 0   step - step before · value
+    form 1   bucket - bucket before · n · not finite · min · max · mean
 """
 
 from __future__ import annotations
@@ -273,7 +273,7 @@ def _unpacked(data: bytes, at: int, count: int) -> tuple[Any, int]:
 
 
 def _shuffled(column: Any) -> bytes:  # noqa: ANN401 -- any array of numbers
-    """Return bytes by significance: the first of every number, then the second, …"""
+    """Return bytes by significance: the first of every number, then the second, and so on."""
     return column.view(np.uint8).reshape(-1, column.itemsize).T.tobytes()  # type: ignore[no-any-return]
 
 

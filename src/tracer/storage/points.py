@@ -146,7 +146,7 @@ def _by_series(rows: list[Rows]) -> Points:
 
 
 def _order(rows: list[Rows]) -> tuple[Any, Any, Any]:
-    """Return the sorted steps and times of rows taken together, and which of them they are; None where all, in order."""
+    """Return the sorted steps and times of rows taken together, and which of them they are; None for all, in order."""
     step = np.concatenate([one.step for one in rows]) if len(rows) > 1 else rows[0].step
     time = np.concatenate([one.time for one in rows]) if len(rows) > 1 else rows[0].time
     if (step[1:] > step[:-1]).all():

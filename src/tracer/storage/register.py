@@ -47,7 +47,8 @@ ON CONFLICT(run, metric, rank) DO UPDATE SET
 """
 _OVERVIEW = """
 INSERT INTO overview(series, form, base, shift, n, data)
-VALUES ((SELECT id FROM series WHERE run = ? AND metric = (SELECT id FROM metric WHERE name = ?) AND rank = ?), ?, ?, ?, ?, ?)
+VALUES ((SELECT id FROM series WHERE run = ? AND metric = (SELECT id FROM metric WHERE name = ?) AND rank = ?),
+  ?, ?, ?, ?, ?)
 ON CONFLICT(series) DO UPDATE SET form = excluded.form, base = excluded.base, shift = excluded.shift, n = excluded.n,
   data = excluded.data
 """
@@ -100,7 +101,8 @@ def insert_file(catalog: Catalog, run: int, base: str, file: Written) -> int:
     path = os.path.relpath(file.path, base)
     footer = file.footer
     cursor = catalog.execute(
-        "INSERT INTO segment(family, path, level, order0, order1, rows, bytes, crc, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO segment(family, path, level, order0, order1, rows, bytes, crc, created) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             footer.family,
             path,
@@ -240,7 +242,8 @@ def set_places(catalog: Catalog, run: int, places: Mapping[str, Place], headers:
         said = headers[writer].identity if writer in headers else {}
         catalog.execute(
             "INSERT INTO writer(id, run, host, pid, boot, rank, role, opened) VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
-            "ON CONFLICT(id) DO UPDATE SET host = coalesce(excluded.host, host), opened = coalesce(opened, excluded.opened)",
+            "ON CONFLICT(id) DO UPDATE SET host = coalesce(excluded.host, host), "
+            "opened = coalesce(opened, excluded.opened)",
             (
                 writer,
                 run,

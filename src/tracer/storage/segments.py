@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from tracer.storage.points import Points
 
 FORMAT = 1
-#: Series of one `log` call share their times, and zstd finds that within a row group only: with 122,880 rows the same data
-#: took 5.8 bytes a point instead of 5.5. Larger groups save less and slow down reading one series.
+#: Series of one `log` call share their times, and zstd finds that within a row group only: with 122,880 rows the
+#: same data took 5.8 bytes a point instead of 5.5. Larger groups save less and slow down reading one series.
 ROW_GROUP = 204_800
 _OPTIONS = f"FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, ROW_GROUP_SIZE {ROW_GROUP}"
 #: Up to here names are written by indexing a list, beyond it as objects: 10 against 8 million points a second.
@@ -216,12 +216,14 @@ def read_footers(paths: Sequence[str]) -> tuple[dict[str, Footer], dict[str, str
     footers: dict[str, Footer] = {}
     for path, said in found.items():
         if said.get("format", FORMAT) > FORMAT:
-            message = f"{path} has format {said['format']}; this Tracer reads up to {FORMAT}. Update: pip install -U ml-tracer"
+            newer = f"{path} has format {said['format']}; this Tracer reads up to {FORMAT}."
+            message = f"{newer} Update: pip install -U ml-tracer"
             raise SchemaTooNew(message)
         try:
             footers[path] = Footer(
                 said["run"], said["family"], said["level"], (said["order"][0], said["order"][1]), said["consumed"],
-                said["siblings"], said["replaces"], said.get("series"), said.get("axes", {}), said["check"], said["rows"],
+                said["siblings"], said["replaces"], said.get("series"), said.get("axes", {}), said["check"],
+                said["rows"],
             )  # fmt: skip
         except (KeyError, IndexError, TypeError):
             problems[path] = "it has no footer of ours"
@@ -315,6 +317,7 @@ def _fsync(path: str) -> None:
 
 
 __all__ = [
-    "FORMAT", "ROW_GROUP", "Consumed", "Footer", "LayerRow", "Written", "check_layers", "check_logs", "check_points", "clean_axis",
-    "hidden_path", "layer_rows", "new_name", "publish", "read_footers", "remove", "write_layers", "write_logs", "write_points", "write_rollup", "written",
+    "FORMAT", "ROW_GROUP", "Consumed", "Footer", "LayerRow", "Written", "check_layers", "check_logs", "check_points",
+    "clean_axis", "hidden_path", "layer_rows", "new_name", "publish", "read_footers", "remove", "write_layers",
+    "write_logs", "write_points", "write_rollup", "written",
 ]  # fmt: skip

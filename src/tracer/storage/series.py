@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _POINTS = "SELECT step, time, value FROM read_parquet($files) WHERE metric = $metric AND rank = $rank"
 _ROLLUP = "SELECT * FROM read_parquet($files) WHERE metric = $metric AND rank = $rank ORDER BY first_step"
 _OVERVIEW = """
-SELECT r.folder, r.settled, r.stale, s.first_step, s.last_step, s.n, s.last, s.last_kind, o.form, o.base, o.shift, o.n, o.data
+SELECT r.folder, r.settled, r.stale, s.first_step, s.last_step, s.n, s.last, s.last_kind,
+  o.form, o.base, o.shift, o.n, o.data
 FROM run r LEFT JOIN metric m ON m.name = ? LEFT JOIN series s ON s.run = r.id AND s.metric = m.id AND s.rank = ?
 LEFT JOIN overview o ON o.series = s.id WHERE r.uid = ? AND r.trashed IS NULL
 """

@@ -80,7 +80,8 @@ class Snapshot:
 def places_of(catalog: Catalog, run: int) -> dict[str, Place]:
     """Return how far each writer of a run was folded."""
     rows = catalog.rows(
-        'SELECT p.writer, p.segment, p."offset", p.declared FROM writer w JOIN position p ON p.writer = w.id WHERE w.run = ?',
+        'SELECT p.writer, p.segment, p."offset", p.declared '
+        "FROM writer w JOIN position p ON p.writer = w.id WHERE w.run = ?",
         (run,),
     )
     return {writer: Place(segment, offset, declared) for writer, segment, offset, declared in rows}

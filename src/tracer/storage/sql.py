@@ -32,27 +32,9 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 120.0
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?(\([^()]*\)\s*)?", re.IGNORECASE)
 _RUN_FIELDS = [
-    "folder",
-    "project",
-    "name",
-    "status",
-    "reason",
-    "started",
-    "ended",
-    "heartbeat",
-    "steps",
-    "checkpoints",
-    "points",
-    "group",
-    "job_type",
-    "notes",
-    "host",
-    "user",
-    "world_size",
-    "attempt",
-    "bytes",
-    "lost",
-]
+    "folder", "project", "name", "status", "reason", "started", "ended", "heartbeat", "steps", "checkpoints",
+    "points", "group", "job_type", "notes", "host", "user", "world_size", "attempt", "bytes", "lost",
+]  # fmt: skip
 _NUMBERS = frozenset(
     ["started", "ended", "heartbeat", "steps", "checkpoints", "points", "world_size", "attempt", "bytes", "lost"]
 )
@@ -60,8 +42,8 @@ _NUMBERS = frozenset(
 _EMPTY = {
     "points": "metric VARCHAR, rank SMALLINT, step BIGINT, time BIGINT, value DOUBLE",
     "rollup": (
-        "metric VARCHAR, rank SMALLINT, first_step BIGINT, last_step BIGINT, first_time BIGINT, last_time BIGINT, n BIGINT, "
-        'nan BIGINT, inf BIGINT, min DOUBLE, max DOUBLE, sum DOUBLE, "first" DOUBLE, "last" DOUBLE'
+        "metric VARCHAR, rank SMALLINT, first_step BIGINT, last_step BIGINT, first_time BIGINT, last_time BIGINT, "
+        'n BIGINT, nan BIGINT, inf BIGINT, min DOUBLE, max DOUBLE, sum DOUBLE, "first" DOUBLE, "last" DOUBLE'
     ),
     "layers": 'axis VARCHAR, stat VARCHAR, rank SMALLINT, step BIGINT, time BIGINT, "values" FLOAT[], edges DOUBLE[]',
     "logs": (
@@ -140,7 +122,8 @@ def _make_views(store: Store, connection: duckdb.DuckDBPyConnection) -> None:
             "SELECT r.uid, p.key, p.num, p.text FROM param p JOIN run r ON r.id = p.run WHERE r.trashed IS NULL"
         )
         series = catalog.rows(
-            "SELECT r.uid, m.name, s.rank, s.n, s.first_step, s.last_step, s.last, s.last_time, s.min, s.max, s.sum, s.nan, s.inf "
+            "SELECT r.uid, m.name, s.rank, s.n, s.first_step, s.last_step, s.last, s.last_time, s.min, s.max, s.sum, "
+            "s.nan, s.inf "
             "FROM series s JOIN run r ON r.id = s.run JOIN metric m ON m.id = s.metric WHERE r.trashed IS NULL"
         )
         checkpoints = catalog.rows(
@@ -158,7 +141,8 @@ def _make_views(store: Store, connection: duckdb.DuckDBPyConnection) -> None:
     summary = dict.fromkeys(("min", "max", "sum"), float)
     _table(
         connection, "series",
-        {"run": str, "metric": str, **numbers, "last": float, "last_time": int, **summary, "nan": int, "inf": int}, series,
+        {"run": str, "metric": str, **numbers, "last": float, "last_time": int, **summary, "nan": int, "inf": int},
+        series,
     )  # fmt: skip
     _table(
         connection, "checkpoints",
@@ -166,8 +150,8 @@ def _make_views(store: Store, connection: duckdb.DuckDBPyConnection) -> None:
     )  # fmt: skip
     _table(
         connection, "findings",
-        {"run": str, "id": str, "rank": int, "step": int, "last_step": int, "kind": str, "severity": str, "details": str,
-         "source": str, "detected": int},
+        {"run": str, "id": str, "rank": int, "step": int, "last_step": int, "kind": str, "severity": str,
+         "details": str, "source": str, "detected": int},
         findings,
     )  # fmt: skip
     for family in _EMPTY:

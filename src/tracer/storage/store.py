@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tracer import events, runfile
 from tracer.errors import SchemaTooNew, StoreError
@@ -107,7 +107,8 @@ class Store:
             raise StoreError(message) from error
         written = said.get("format", runfile.FORMAT)
         if not isinstance(written, int) or written > runfile.FORMAT:
-            message = f"The store {base} has format {written!r}; this Tracer reads up to {runfile.FORMAT}. Update: pip install -U ml-tracer"
+            newer = f"The store {base} has format {written!r}; this Tracer reads up to {runfile.FORMAT}."
+            message = f"{newer} Update: pip install -U ml-tracer"
             raise SchemaTooNew(message)
         return cls(path)
 
@@ -171,7 +172,7 @@ class Store:
             ValueError: A column or an operator is not known.
 
         Example:
-            >>> store.runs(where=[("config.lr", "<", 0.1), ("metric.loss", "<", 2)], sort="metric:loss")  # doctest: +SKIP
+            >>> store.runs(where=[("config.lr", "<", 0.1)], sort="metric:loss")  # doctest: +SKIP
         """
         return self._healed(lambda: resolve.list_runs(self, project, status, name, limit, sort, where or ()))
 
@@ -592,7 +593,7 @@ class Store:
                 connection.close()
         self._reader = self._writer = None
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

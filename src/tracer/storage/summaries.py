@@ -25,7 +25,8 @@ NUMBER, NAN, MINUS_ZERO = 0, 1, 2
 _LONG_TAIL = 8 << 20
 
 _SERIES = """
-SELECT m.name, s.rank, s.n, s.first_step, s.last_step, s.last, s.last_kind, s.last_time, s.min, s.max, s.sum, s.nan, s.inf
+SELECT m.name, s.rank, s.n, s.first_step, s.last_step, s.last, s.last_kind, s.last_time, s.min, s.max, s.sum,
+  s.nan, s.inf
 FROM series s JOIN metric m ON m.id = s.metric WHERE s.run = ?
 """
 
@@ -179,7 +180,8 @@ def finding_row(uid: str, row: LogRow) -> FindingRow:
     last_step, details = said.get("last_step"), said.get("details")
     return FindingRow(
         finding_id(uid, row), uid, row.rank, row.step, last_step if isinstance(last_step, int) else None,
-        row.name or "", row.level or "", details if isinstance(details, dict) else {}, str(said.get("source", "live")), row.time,
+        row.name or "", row.level or "", details if isinstance(details, dict) else {},
+        str(said.get("source", "live")), row.time,
     )  # fmt: skip
 
 
