@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import os
 import signal
-import struct
 import subprocess
 import sys
 import textwrap
@@ -137,12 +136,13 @@ class SharedCounts:
         if not self.path.exists():
             self.path.write_bytes(bytes(8 * slots))
         with self.path.open("r+b") as file:
-            self._memory = mmap.mmap(file.fileno(), 0)
+            # A view and not `struct`, which writes zeros first: a kill between the two would show a count of 0.
+            self._counts = memoryview(mmap.mmap(file.fileno(), 0)).cast("Q")
 
     def __getitem__(self, slot: int) -> int:
         """Return one count."""
-        return int(struct.unpack_from("<Q", self._memory, 8 * slot)[0])
+        return int(self._counts[slot])
 
     def __setitem__(self, slot: int, count: int) -> None:
         """Publish one count; an aligned word is never seen half."""
-        struct.pack_into("<Q", self._memory, 8 * slot, count)
+        self._counts[slot] = count

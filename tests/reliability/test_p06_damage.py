@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from programs import CALMLY
 import tracer
 from tracer import journal, runfile
 from tracer.errors import JournalCorrupt, StoreError, TracerError
+from tracer.storage import Store
 
 
 @pytest.fixture
@@ -155,3 +157,28 @@ def test_p06_a_half_written_run_file_is_never_seen(tmp_path: Path, monkeypatch: 
     monkeypatch.undo()
 
     assert runfile.read(str(tmp_path)) == {"id": "one"}
+
+
+def test_p06_a_record_that_is_met_while_it_is_packed_is_read_whole_or_not_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader's copy can pass over the values before they are stored, and over the commit word after."""
+    with tracer.init(project="torn", **CALMLY) as run, Store.open(tmp_path / ".tracer") as store:
+        for step in range(10):
+            run.log({"loss": 1.0 + step}, step=step)
+        offset, real, met = run._recorder.writer().at - 40, os.pread, []
+
+        def torn(descriptor: int, size: int, start: int) -> bytes:
+            data = bytearray(real(descriptor, size, start))
+            if start <= offset and start + size >= offset + 40 and start > 0 and not met:
+                met.append(start)
+                data[offset - start + 24 : offset - start + 32] = bytes(8)
+            return bytes(data)
+
+        monkeypatch.setattr("tracer.storage.tails.os.pread", torn)
+        first = store.series(run.run_id, "loss").value.tolist()
+        second = store.series(run.run_id, "loss").value.tolist()
+
+    assert met != []
+    assert first == [1.0 + step for step in range(len(first))]
+    assert second == [1.0 + step for step in range(10)]

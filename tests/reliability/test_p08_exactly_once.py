@@ -67,7 +67,7 @@ READER = """
         if len(wrong):
             at = wrong[0]
             near = list(zip(series.step[at - 2 : at + 3].tolist(), series.value[at - 2 : at + 3].tolist()))
-            sys.exit(f"{row.name} {row.uid} {series.metric}: {len(wrong)} of {len(series.step)} wrong from {at} on: {near}")
+            sys.exit(f"{row.name} {series.metric}: {len(wrong)} of {len(series.step)} are wrong from {at} on: {near}")
 
     while not os.path.exists(stop):
         with Store.open(".tracer") as store:

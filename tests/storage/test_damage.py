@@ -102,6 +102,22 @@ def test_another_process_s_new_catalog_is_found(tmp_path: Path) -> None:
         assert {row.uid for row in old.runs()} == {"hit", "whole", "later"}
 
 
+def test_a_catalog_that_names_files_elsewhere_is_not_believed(tmp_path: Path) -> None:
+    base = tmp_path / "store"
+    build(base)
+    precious = tmp_path / "precious.parquet"
+    precious.write_bytes(b"mine")
+    with Store.open(base) as store:
+        wanted = answers(store, "whole")
+        with store.writing() as catalog, catalog.transaction():
+            catalog.execute("UPDATE segment SET path = 'runs/../../precious.parquet', dead = 1 WHERE id = 1")
+
+    with Store.open(base) as store:
+        store.compact(grace_s=0)
+        assert answers(store, "whole") == wanted
+    assert precious.read_bytes() == b"mine"
+
+
 def test_a_foreign_database_is_refused_by_name(tmp_path: Path) -> None:
     base = make_store(tmp_path / "store")
     with sqlite3.connect(base / "tracer.db") as connection:

@@ -193,8 +193,9 @@ def test_a_damaged_run_json_hides_its_run_only(base: Path) -> None:
 
 def test_odd_facts_do_not_break_the_list(base: Path) -> None:
     make_run(
-        base, "odd", name="\ud800x", started=1.5, steps="many", config={"a": {"b": [1, 2]}, "n": float("nan"), "big": 10**400},
-        tags="none", environment=None, git=3, expires=2**80, status="strange",
+        base, "odd", name="\ud800x", started=1.5, steps="many",
+        config={"a": {"b": [1, 2]}, "n": float("nan"), "big": 10**400}, tags="none", environment=None, git=3,
+        expires=2**80, status="strange",
     )  # fmt: skip
 
     with Store.open(base) as store:

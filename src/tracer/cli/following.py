@@ -49,7 +49,7 @@ def follow_run(store: Store, run: RunRow, wanted: Sequence[str], show: Show) -> 
 
 def _states(store: Store, run: RunRow, wanted: Sequence[str]) -> Iterator[tuple[RunRow, list[SeriesRow]]]:
     """Yield the run and its metrics whenever they changed, and once more at its end."""
-    from tracer.cli.show import matching_metrics
+    from tracer.cli.run_page import matching_metrics
 
     pause = threading.Event()
     before: object = None
@@ -96,7 +96,7 @@ def _redraw(store: Store, states: Iterator[tuple[RunRow, list[SeriesRow]]], show
     from rich.live import Live
     from rich.text import Text
 
-    from tracer.cli.show import header, metric_table
+    from tracer.cli.run_page import header, metric_table
 
     run = None
     with Live(console=show.console(), auto_refresh=False, vertical_overflow="crop", transient=False) as live:

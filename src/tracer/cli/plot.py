@@ -14,7 +14,7 @@ import click
 from tracer.cli import completion
 from tracer.cli.options import one_run, reading
 from tracer.cli.output import Rows, Show
-from tracer.cli.show import unknown_metric
+from tracer.cli.run_page import unknown_metric
 from tracer.errors import CommandError
 from tracer.render.formats import clean, size, to_csv, to_json
 from tracer.render.tables import Block, Lines, Styled

@@ -24,8 +24,8 @@ from tracer.errors import UsageError
 from tracer.record.devices import DeviceValues
 from tracer.record.identity import identity
 from tracer.record.segments import SIDE_SIZE, SIZES, MemorySegment, Segment, open_segment
-from tracer.record.upkeep import Upkeep
-from tracer.record.writer import Host, Steps, Writer
+from tracer.record.upkeep import Household, Upkeep
+from tracer.record.writer import Steps, Writer
 
 #: Images of segments that wait for the disk; beyond this the oldest are dropped and counted.
 _MEMORY_BYTES = 64 * 1024 * 1024
@@ -38,7 +38,7 @@ class Here(threading.local):
     writer: Writer
 
 
-class Recorder(Host):
+class Recorder(Household):
     """Records the events of one run in this process.
 
     Args:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable
 
-    from tracer.record.recorder import Recorder
+    from tracer.events import Counters
+    from tracer.record.devices import DeviceValues
+    from tracer.sink import Guard
 
 import contextlib
 import errno
@@ -21,7 +24,7 @@ import threading
 from tracer import clock, journal
 from tracer.record.seals import SealFile, rescue
 from tracer.record.segments import MappedSegment, MemorySegment, Segment, populate, probe
-from tracer.record.writer import Writer
+from tracer.record.writer import Host, Steps, Writer
 
 _INTERVAL_S = 1.0
 #: Bytes in memory of an appending writer are at risk until they are written.
@@ -34,10 +37,46 @@ _MAX_REFUSALS = 3
 _RETRY_SYNC_S = 60.0
 
 
+class Household(Host):
+    """What the upkeep needs of its recorder; a contract, as `Host` is the writers'."""
+
+    devices: DeviceValues
+    disk_mode: str
+    durability: str
+    guard: Guard
+    idle: deque[Writer]
+    journal_folder: str
+    mode: str
+    steps: Steps
+    waiting: deque[MemorySegment]
+    writers: list[Writer]
+
+    @property
+    def counters(self) -> Counters:
+        """What could not be done so far."""
+        raise NotImplementedError
+
+    def writer(self) -> Writer:
+        """Return the writer of the thread that asks."""
+        raise NotImplementedError
+
+    def prepare_segment(self, writer: Writer) -> Segment | None:
+        """Make a writer's next segment ahead of time; None when the disk does not take it."""
+        raise NotImplementedError
+
+    def hold_segment(self, segment: MemorySegment) -> None:
+        """Keep the image of a segment until the disk takes it."""
+        raise NotImplementedError
+
+    def lose_disk(self, error: OSError) -> None:
+        """Go on in memory, and say so."""
+        raise NotImplementedError
+
+
 class Upkeep:
     """Looks after the segments of one recorder until it is stopped."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Household) -> None:
         self._recorder = recorder
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._seals: dict[bytes, SealFile] = {}

@@ -9,6 +9,7 @@ anything else                                                       set aside in
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterable
@@ -22,6 +23,7 @@ from tracer.storage import duck, register, segments
 from tracer.storage import folder as folders
 from tracer.storage.columns import Layers
 from tracer.storage.log_rows import LogRow
+from tracer.storage.maintainer import Busy
 from tracer.storage.points import Points, summarise
 from tracer.storage.segments import Footer, Written
 from tracer.storage.snapshot import File, places_of
@@ -29,13 +31,20 @@ from tracer.storage.tails import Place
 
 if TYPE_CHECKING:
     from tracer.storage.catalog import Catalog
+    from tracer.storage.store import Store
 
+_PATHS = "SELECT s.path FROM segment_run r JOIN segment s ON s.id = r.segment WHERE r.run = ? AND s.dead IS NULL"
 _ORDERED = ("points", "layers", "logs", "rollup")
 logger = logging.getLogger("tracer")
 
 
-def files_in(folder: str) -> dict[str, str]:
-    """Return the Parquet files of a run folder: name within the folder → path; half-written ones are removed."""
+def files_in(folder: str, *, tidy: bool = False) -> dict[str, str]:
+    """Return the Parquet files of a run folder: name within the folder → path.
+
+    Args:
+        folder: The run's folder.
+        tidy: Remove half-written files; only the maintainer knows that nobody is writing them.
+    """
     found: dict[str, str] = {}
     for family in _ORDERED:
         where = os.path.join(folder, family)
@@ -45,7 +54,7 @@ def files_in(folder: str) -> dict[str, str]:
             continue
         for name in names:
             path = os.path.join(where, name)
-            if name.startswith(".") and name.endswith(".part"):
+            if tidy and name.startswith(".") and name.endswith(".part"):
                 segments.remove(path)
             elif name.endswith(".parquet") and not name.startswith("."):
                 found[f"{family}/{name}"] = path
@@ -56,10 +65,7 @@ def needs_registering(catalog: Catalog, base: str, run: int, name: str) -> bool:
     """Tell whether a file that the catalog counts on is missing."""
     there = files_in(os.path.join(base, "runs", name))
     before = len(f"runs/{name}/")
-    known = catalog.rows(
-        "SELECT s.path FROM segment_run r JOIN segment s ON s.id = r.segment WHERE r.run = ? AND s.dead IS NULL", (run,)
-    )
-    return any(path[before:] not in there for (path,) in known)
+    return any(path[before:] not in there for (path,) in catalog.rows(_PATHS, (run,)))
 
 
 def adopt(catalog: Catalog, base: str, uid: str) -> None:
@@ -76,7 +82,7 @@ def adopt(catalog: Catalog, base: str, uid: str) -> None:
             "SELECT path FROM segment WHERE path > ? AND path < ?", (f"runs/{name}/", f"runs/{name}0")
         )
     }
-    unknown = {inside: path for inside, path in files_in(folder).items() if inside not in known}
+    unknown = {inside: path for inside, path in files_in(folder, tidy=True).items() if inside not in known}
     if not unknown:
         return
     footers, problems = segments.read_footers(list(unknown.values()))
@@ -86,31 +92,33 @@ def adopt(catalog: Catalog, base: str, uid: str) -> None:
         _adopt_fold(catalog, base, run, uid, folder, paths, {path: footers[path] for path in paths})
 
 
-def register_run(catalog: Catalog, base: str, uid: str) -> list[str]:
+def register_run(catalog: Catalog, base: str, uid: str, *, is_ours: bool = True) -> list[str]:
     """Register a run from its folder alone: files, positions, summaries, everything; return what was wrong.
 
     Args:
         catalog: The catalog, open for writing.
         base: The store's folder.
         uid: The run.
+        is_ours: This machine maintains the run: what is in the way is removed or set aside.
     """
     row = catalog.row("SELECT id, folder FROM run WHERE uid = ?", (uid,))
     if row is None:
         return []
     run, name = row
     folder = os.path.join(base, "runs", name)
-    there = files_in(folder)
+    there = files_in(folder, tidy=is_ours)
     footers, problems = segments.read_footers(list(there.values()))
     said = [f"{path}: {problem}" for path, problem in problems.items()]
-    for path, problem in problems.items():
-        _aside(folder, path, problem)
     whole = {
         path: footer for path, footer in footers.items() if not _is_covered(footer.family, footer, footers.values())
     }
     whole = {path: footer for path, footer in whole.items() if _is_whole(footer, there, whole.values())}
-    for path in footers.keys() - whole.keys():
-        logger.info("%s is removed: another file or the journal has its content.", path)
-        segments.remove(path)
+    if is_ours:
+        for path, problem in problems.items():
+            _aside(folder, path, problem)
+        for path in footers.keys() - whole.keys():
+            logger.info("%s is removed: another file or the journal has its content.", path)
+            segments.remove(path)
     with catalog.transaction():
         _forget(catalog, run, name)
         places: dict[str, Place] = {}
@@ -119,7 +127,8 @@ def register_run(catalog: Catalog, base: str, uid: str) -> list[str]:
             problem = damage(path, footer)
             if problem:
                 said.append(f"{path}: {problem}")
-                _aside(folder, path, problem)
+                if is_ours:
+                    _aside(folder, path, problem)
                 continue
             changes += _take_in(catalog, base, run, uid, path, footer)
             for writer, (_, end) in footer.consumed.items():
@@ -129,6 +138,20 @@ def register_run(catalog: Catalog, base: str, uid: str) -> list[str]:
         catalog.execute("UPDATE run SET stale = 0, settled = 0 WHERE id = ?", (run,))
         register.update_run(catalog, base, run, name, changes)
     return said
+
+
+def register_theirs(store: Store, uid: str) -> None:
+    """Register what another machine folded: on a network file system each has a catalog of its own."""
+    row = store.catalog.row("SELECT id, folder, stale FROM run WHERE uid = ? AND trashed IS NULL", (uid,))
+    if row is None:
+        return
+    run, name, stale = row
+    before = len(f"runs/{name}/")
+    known = {path[before:] for (path,) in store.catalog.rows(_PATHS, (run,))}
+    if not stale and known == files_in(os.path.join(store.base, "runs", name)).keys():
+        return
+    with contextlib.suppress(Busy), store.writing(wait_s=0.0) as catalog:
+        register_run(catalog, store.base, uid, is_ours=False)
 
 
 def read_points(path: str, footer: Footer) -> Points:
@@ -324,4 +347,5 @@ __all__ = [
     "read_logs",
     "read_points",
     "register_run",
+    "register_theirs",
 ]

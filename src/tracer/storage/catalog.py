@@ -23,6 +23,10 @@ from tracer.storage.tables import SETTINGS
 FILE = "tracer.db"
 _BUSY_S = 5.0
 _CACHE_KIB = 8_192
+_OUTSIDE = """
+SELECT EXISTS (SELECT 1 FROM run WHERE folder IN ('', '.', '..') OR instr(folder, '/'))
+  OR EXISTS (SELECT 1 FROM segment WHERE substr(path, 1, 5) <> 'runs/' OR instr(path, '/../'))
+"""
 
 Row = tuple[Any, ...]
 
@@ -84,6 +88,12 @@ class Catalog:
     def is_current(self) -> bool:
         """Tell whether the file has the schema that this version reads."""
         return bool(self.value("PRAGMA user_version") == len(MIGRATIONS))
+
+    def check_paths(self) -> None:
+        """See that every folder and file that the catalog names lies in the store: a foreign file may say anything."""
+        if self.value(_OUTSIDE):
+            message = f"The catalog {self.path} names files outside of its store. It is an index: it is built anew."
+            raise CatalogDamaged(message)
 
     def rows(self, sql: str, parameters: Sequence[object] | dict[str, object] = ()) -> list[Row]:
         """Return all rows of a query."""

@@ -31,8 +31,10 @@ def check(store: Store, *, repair: bool, progress: Progress | None) -> CheckRepo
     problems: list[Problem] = list(_catalog_problems(store, repair=repair))
     try:
         store.refresh()
-    except catalog.CatalogDamaged:
-        return CheckReport(0, 0, 0, tuple(problems))
+    except catalog.CatalogDamaged as error:
+        if repair:
+            raise
+        return CheckReport(0, 0, 0, (*problems, Problem(store.folder, str(error), _REBUILD)))
     names = sorted(index.list_runs(store.base))
     files = size = 0
     for done, name in enumerate(names, start=1):

@@ -13,9 +13,10 @@ import math
 import os
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from urllib.parse import quote
 
 from tracer import events, journal
@@ -23,7 +24,27 @@ from tracer.errors import StoreError
 from tracer.storage.catalog import FILE
 
 if TYPE_CHECKING:
-    from tracer.storage.backend import StorageBackend
+    from tracer.storage.store import Store
+
+
+class Served(Protocol):
+    """What the connection needs of the backend that hands it out."""
+
+    base_path: Path
+
+    @property
+    def store(self) -> Store:
+        """The store underneath."""
+
+    def get_gradient_stats(self, run_id: str) -> dict[str, dict[str, list[Any]]]:
+        """Return the statistics of each layer's gradients."""
+
+    def let_go(self, run_id: str) -> bool:
+        """Close the backend's own writer of a run."""
+
+    def write_record(self, run_id: str, kind: int, value: Mapping[str, object]) -> None:
+        """Write a record of text into the journal of a run."""
+
 
 _KEPT_RUNS = 4
 #: Columns of `runs` that an UPDATE may change, and what they are called in the metadata of a run.
@@ -90,7 +111,7 @@ END;
 class SeedCursor(sqlite3.Cursor):
     """A cursor that brings the catalog up to date before a statement and does what triggers asked for after it."""
 
-    connection: SeedConnection
+    connection: DocumentConnection
 
     def execute(self, sql: str, parameters: Any = (), /) -> SeedCursor:  # noqa: ANN401 -- as sqlite3 declares it
         """Run one statement; see `sqlite3.Cursor.execute`."""
@@ -114,12 +135,12 @@ class SeedCursor(sqlite3.Cursor):
         return self
 
 
-class SeedConnection(sqlite3.Connection):
+class DocumentConnection(sqlite3.Connection):
     """A connection whose writes go to the store, not into the catalog's file."""
 
-    backend: StorageBackend
+    backend: Served
 
-    def serve(self, backend: StorageBackend) -> None:
+    def serve(self, backend: Served) -> None:
         """Make the views and triggers, and answer them from this backend."""
         self.backend = backend
         self._layers: OrderedDict[str, dict[int, str]] = OrderedDict()
@@ -251,7 +272,7 @@ class SeedConnection(sqlite3.Connection):
         return found.get(step, "[]")
 
 
-def connect(backend: StorageBackend) -> SeedConnection:
+def connect(backend: Served) -> DocumentConnection:
     """Return a connection on which the Tracer documents' SQL runs.
 
     Args:
@@ -275,7 +296,7 @@ def connect(backend: StorageBackend) -> SeedConnection:
         uri=True,
         check_same_thread=False,
         isolation_level=None,  # a read transaction left open would keep the catalog from shrinking
-        factory=SeedConnection,
+        factory=DocumentConnection,
     )
     connection.serve(backend)
     return connection
@@ -316,4 +337,4 @@ def _literals(values: Iterable[float]) -> Iterator[str]:
             yield repr(value)
 
 
-__all__ = ["SeedConnection", "SeedCursor", "connect"]
+__all__ = ["DocumentConnection", "SeedCursor", "connect"]

@@ -100,8 +100,8 @@ def crc_of(path: str) -> int:
     except FileNotFoundError as error:
         message = f"{path} is not there any more."
         raise FileGone(message) from error
-    except OSError as error:
-        message = f"{path} cannot be read ({error.strerror})."
+    except (OSError, ValueError) as error:
+        message = f"{path!r} cannot be read ({error})."
         raise StoreError(message) from error
     return crc
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from tracer import clock, journal, places
 from tracer.errors import JournalCorrupt, SchemaTooNew, StoreError
-from tracer.storage import adoption, conclusion, liveness, register, segments, tails
+from tracer.storage import adoption, conclusion, liveness, ownership, register, segments, tails
 from tracer.storage import folder as folders
 from tracer.storage.columns import Columns, Decoder
 from tracer.storage.maintainer import Busy
@@ -147,6 +147,8 @@ def fold_run(store: Store, uid: str, *, until: float | None = None) -> int:
         if row is None or not os.path.isdir(os.path.join(store.base, "runs", row[1])):
             return 0
         run, name, stale = row
+        if not _is_ours(os.path.join(store.base, "runs", name)):
+            return 0
         if stale or adoption.needs_registering(catalog, store.base, run, name):
             adoption.register_run(catalog, store.base, uid)
         else:
@@ -404,6 +406,15 @@ def _may_be_filled(path: str) -> bool:
         return False  # a command's only segment, or nobody is there to bring the missing one
     opened = header.identity.get("opened", 0)
     return isinstance(opened, int) and clock.now_us() - opened < _GAP_US
+
+
+def _is_ours(folder: str) -> bool:
+    """Tell whether this machine folds a run; without `run.json` nobody else does."""
+    try:
+        facts = folders.read_facts(folder)
+    except StoreError:
+        facts = {}
+    return ownership.may_fold(folder, facts)
 
 
 def _is_fresh(path: str) -> bool:

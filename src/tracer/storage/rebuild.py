@@ -29,16 +29,23 @@ def rebuild(store: Store, progress: Progress | None = None) -> RebuildReport:
         with store.writing() as writer:
             return _rebuild(store, writer, progress)
     except catalog.CatalogDamaged as error:
-        _set_aside(store, error)
-        with store.writing() as writer:
-            return _rebuild(store, writer, progress)
+        with maintaining(store.folder, wait_s=_WAIT_S):
+            _set_aside(store, error)
+            with store.writing() as writer:
+                return _rebuild(store, writer, progress)
 
 
-def replace_damaged(store: Store, error: CatalogDamaged) -> None:
-    """Set a damaged catalog aside and build a new one, unless another process did so already."""
+def replace_damaged(store: Store, error: CatalogDamaged, *, must: bool = False) -> None:
+    """Set a damaged catalog aside and build a new one, unless another process did so already.
+
+    Args:
+        store: The store.
+        error: What was found.
+        must: Believe it even if SQLite's own check finds nothing: that check does not see everything.
+    """
     store.close()
     with maintaining(store.folder, wait_s=_WAIT_S):
-        if not is_sound(os.path.join(store.folder, catalog.FILE)):
+        if must or not is_sound(os.path.join(store.folder, catalog.FILE)):
             _set_aside(store, error)
             rebuild(store)
 
@@ -48,6 +55,7 @@ def is_sound(path: str) -> bool:
     try:
         found = catalog.Catalog.read(path)
         try:
+            found.check_paths()
             return bool(found.value("PRAGMA quick_check") == "ok")
         finally:
             found.close()

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from tracer import events, runfile
+from tracer import events, places, runfile
 from tracer.errors import SchemaTooNew, StoreError
 from tracer.storage import catalog as catalogs
 from tracer.storage import index, listing, resolve, summaries
@@ -64,6 +64,7 @@ class Store:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.base = os.fspath(path)
+        self.is_network = places.is_network(self.base)
         self.folder = catalogs.catalog_folder(self.base)
         self._reader: Catalog | None = None
         self._writer: Catalog | None = None
@@ -467,7 +468,9 @@ class Store:
         """
         from tracer.storage.check import check
 
-        return check(self, repair=repair, progress=progress)
+        if not repair:
+            return check(self, repair=False, progress=progress)
+        return self._healed(lambda: check(self, repair=True, progress=progress))
 
     def delete(self, uid: str, *, now: bool = False, force: bool = False) -> int:
         """Move a run to the trash.
@@ -629,6 +632,7 @@ class Store:
             if os.path.exists(path):
                 reader = Catalog.read(path)
                 if reader.is_current:
+                    reader.check_paths()
                     return reader
                 reader.close()
             is_new = not os.path.exists(path)
@@ -663,7 +667,11 @@ class Store:
             from tracer.storage.rebuild import replace_damaged
 
             replace_damaged(self, error)
-            return work()
+            try:
+                return work()
+            except CatalogDamaged as again:
+                replace_damaged(self, again, must=True)
+                return work()
         except (json.JSONDecodeError, zlib.error) as error:
             # Other files that hold JSON have errors of their own: this is a cell of the catalog.
             logger.warning("A cell of the catalog of %s is damaged (%s); it is built anew.", self.base, error)

@@ -165,6 +165,10 @@ def ready(store: Store, uid: str) -> None:
         from tracer.storage.fold import try_fold
 
         try_fold(store, uid)
+    if store.is_network:
+        from tracer.storage.adoption import register_theirs
+
+        register_theirs(store, uid)
 
 
 def number(last: float | None, kind: int) -> float:
