@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import importlib.metadata
 import os
@@ -37,11 +38,11 @@ def versions() -> dict[str, str]:
     """Return the versions of everything that was measured."""
     import tracer
 
-    return {
-        "tracer": tracer.__version__,
-        "Python": platform.python_version(),
-        **{package: importlib.metadata.version(package) for package in _PACKAGES},
-    }
+    found = {"tracer": tracer.__version__, "Python": platform.python_version()}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # the peers are there for `make bench` only
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def facts() -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import random
+import signal
 import socket
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -23,6 +24,11 @@ sys.path.insert(0, str(FAULTS))  # programs to kill, and what journals hold: sha
 _CI_REQUIRED = bool(os.environ.get("TRACER_CI_REQUIRED"))
 _STORM_SECONDS = float(os.environ.get("TRACER_STORM_SECONDS") or 20)
 _STORM_SEED = int(os.environ.get("TRACER_STORM_SEED") or random.SystemRandom().randrange(2**32))
+
+# Whoever starts the suite in the background ignores these two, and programs that the tests start would inherit that.
+for _signal, _action in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, _action)
 
 _SETTINGS = ("TRACER_", "_TRACER_", "TRACELET_", "ENABLE_")
 _RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")

@@ -81,6 +81,9 @@ def end_leftovers() -> None:
         process = _STARTED.pop()
         if process.poll() is None:
             kill(process)
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 def run(source: str, *arguments: object, code: int = 0, **options: object) -> subprocess.CompletedProcess[str]:

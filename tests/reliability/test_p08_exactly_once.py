@@ -107,7 +107,8 @@ class Storm:
     def kill(self, process: subprocess.Popen[str]) -> None:
         """Kill a process that must not have ended by itself."""
         died = process.poll()
-        os.killpg(process.pid, signal.SIGKILL)
+        if died is None:
+            os.killpg(process.pid, signal.SIGKILL)
         _, err = process.communicate()
         assert (died, err) == (None, ""), err
         self.kills += 1

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import click
@@ -172,7 +173,7 @@ def _metric(row: MetricComparison, labels: list[str]) -> list[Block]:
 
 def _difference(run: MetricOfRun) -> str:
     """Return how much more the final value is than the first run's."""
-    if run.difference is None:
+    if run.difference is None or not math.isfinite(run.difference):
         return "-"
     if run.relative is None:
         return f"{run.difference:+.6g}"

@@ -15,18 +15,16 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 
-from tracer.errors import StoreError
-from tracer.storage import duck, register, segments
 from tracer.storage import folder as folders
+from tracer.storage import register, segments
 from tracer.storage.columns import Layers
-from tracer.storage.log_rows import LogRow
+from tracer.storage.contents import Content, Contents
 from tracer.storage.maintainer import Busy
-from tracer.storage.points import Points, summarise
-from tracer.storage.segments import Footer, Written
-from tracer.storage.snapshot import File, places_of
+from tracer.storage.points import summarise
+from tracer.storage.segments import Footer
+from tracer.storage.snapshot import places_of
 from tracer.storage.tails import Place
 
 if TYPE_CHECKING:
@@ -85,14 +83,16 @@ def adopt(catalog: Catalog, base: str, uid: str) -> None:
     unknown = {inside: path for inside, path in files_in(folder, tidy=True).items() if inside not in known}
     if not unknown:
         return
-    footers, problems = segments.read_footers(list(unknown.values()))
-    for path, problem in problems.items():
+    contents = Contents(list(unknown.values()))
+    for path, problem in contents.problems.items():
         _aside(folder, path, problem)
-    for _, paths in sorted(_by_fold(footers).items()):
-        _adopt_fold(catalog, base, run, uid, folder, paths, {path: footers[path] for path in paths})
+    for _, paths in sorted(_by_fold(contents.footers).items()):
+        _adopt_fold(catalog, base, run, uid, folder, paths, contents)
 
 
-def register_run(catalog: Catalog, base: str, uid: str, *, is_ours: bool = True) -> list[str]:
+def register_run(
+    catalog: Catalog, base: str, uid: str, *, is_ours: bool = True, contents: Contents | None = None
+) -> list[str]:
     """Register a run from its folder alone: files, positions, summaries, everything; return what was wrong.
 
     Args:
@@ -100,6 +100,7 @@ def register_run(catalog: Catalog, base: str, uid: str, *, is_ours: bool = True)
         base: The store's folder.
         uid: The run.
         is_ours: This machine maintains the run: what is in the way is removed or set aside.
+        contents: The run's files among others, when many runs are read together.
     """
     row = catalog.row("SELECT id, folder FROM run WHERE uid = ?", (uid,))
     if row is None:
@@ -107,7 +108,9 @@ def register_run(catalog: Catalog, base: str, uid: str, *, is_ours: bool = True)
     run, name = row
     folder = os.path.join(base, "runs", name)
     there = files_in(folder, tidy=is_ours)
-    footers, problems = segments.read_footers(list(there.values()))
+    contents = contents or Contents(list(there.values()))
+    footers = {path: contents.footers[path] for path in there.values() if path in contents.footers}
+    problems = {path: contents.problems[path] for path in there.values() if path in contents.problems}
     said = [f"{path}: {problem}" for path, problem in problems.items()]
     whole = {
         path: footer for path, footer in footers.items() if not _is_covered(footer.family, footer, footers.values())
@@ -124,13 +127,13 @@ def register_run(catalog: Catalog, base: str, uid: str, *, is_ours: bool = True)
         places: dict[str, Place] = {}
         changes: list[list[Any]] = []
         for path, footer in sorted(whole.items(), key=lambda item: (item[1].order, _ORDERED.index(item[1].family))):
-            problem = damage(path, footer)
-            if problem:
-                said.append(f"{path}: {problem}")
+            content = contents.read(path)
+            if content.damage:
+                said.append(f"{path}: {content.damage}")
                 if is_ours:
-                    _aside(folder, path, problem)
+                    _aside(folder, path, content.damage)
                 continue
-            changes += _take_in(catalog, base, run, uid, path, footer)
+            changes += _take_in(catalog, base, run, uid, path, footer, content)
             for writer, (_, end) in footer.consumed.items():
                 place = Place(end[0], end[1])
                 places[writer] = max(places.get(writer, place), place, key=lambda one: (one.segment, one.offset))
@@ -154,44 +157,6 @@ def register_theirs(store: Store, uid: str) -> None:
         register_run(catalog, store.base, uid, is_ours=False)
 
 
-def read_points(path: str, footer: Footer) -> Points:
-    """Read a file of points back as it was written."""
-    file = _file(path, footer)
-    order = "SELECT step, time, value FROM read_parquet($files)"
-    with duck.cursor() as cursor, duck.translated([file]):
-        columns = cursor.execute(order, {"files": [path]}).fetchnumpy()
-        groups = footer.series
-        if groups is None:
-            counted = "SELECT metric, rank, count(*) FROM read_parquet($files) GROUP BY ALL ORDER BY metric, rank"
-            groups = [list(row) for row in cursor.execute(counted, {"files": [path]}).fetchall()]
-    names = sorted({group[0] for group in groups})
-    place = {name: at for at, name in enumerate(names)}
-    starts = np.concatenate([[0], np.cumsum([group[2] for group in groups], dtype=np.int64)]).astype(np.int64)
-    metric = np.array([place[group[0]] for group in groups], np.int32)
-    rank = np.array([group[1] for group in groups], np.int16)
-    step, time, value = (_plain(columns[name]) for name in ("step", "time", "value"))
-    return Points(names, metric, rank, starts, step, time, value)
-
-
-def read_logs(path: str, footer: Footer) -> list[LogRow]:
-    """Read a file of logs back as it was written."""
-    with duck.cursor() as cursor, duck.translated([_file(path, footer)]):
-        rows = cursor.execute(
-            "SELECT time, step, rank, kind, level, name, body, fields FROM read_parquet($files)", {"files": [path]}
-        ).fetchall()
-    return [LogRow(*row) for row in rows]
-
-
-def read_layers(path: str, footer: Footer) -> tuple[Any, list[tuple[str, str, int, int, int]]]:
-    """Read a file of layer values back: the values, and axis, statistic, rank, step and time of each row."""
-    with duck.cursor() as cursor, duck.translated([_file(path, footer)]):
-        values = cursor.execute("SELECT values FROM read_parquet($files)", {"files": [path]}).fetchnumpy()["values"]
-        rows = cursor.execute(
-            "SELECT axis, stat, rank, step, time FROM read_parquet($files)", {"files": [path]}
-        ).fetchall()
-    return values, rows
-
-
 def _by_fold(footers: dict[str, Footer]) -> dict[tuple[int, int, int], list[str]]:
     """Return files by the fold they belong to; each output of a compaction stands alone."""
     folds: dict[tuple[int, int, int], list[str]] = {}
@@ -201,52 +166,61 @@ def _by_fold(footers: dict[str, Footer]) -> dict[tuple[int, int, int], list[str]
 
 
 def _adopt_fold(
-    catalog: Catalog, base: str, run: int, uid: str, folder: str, paths: list[str], footers: dict[str, Footer]
+    catalog: Catalog, base: str, run: int, uid: str, folder: str, paths: list[str], contents: Contents
 ) -> None:
     """Take in the files of one fold, or put them out of the way."""
+    footers = {path: contents.footers[path] for path in paths}
     first = footers[paths[0]]
     there = {f"{footer.family}/{os.path.basename(path)}" for path, footer in footers.items()}
-    places = places_of(catalog, run)
-    if any(footer.level for footer in footers.values()) or not set(first.siblings) <= there:
-        for path in paths:
-            logger.info("%s is removed: a compaction or fold that was not finished; its content is elsewhere.", path)
-            segments.remove(path)
-        return
+    at = {writer: (place.segment, place.offset) for writer, place in places_of(catalog, run).items()}
     begins = {writer: tuple(part[0]) for writer, part in first.consumed.items()}
-    ends = {writer: tuple(part[1]) for writer, part in first.consumed.items()}
-    at = {writer: (place.segment, place.offset) for writer, place in places.items()}
-    if all(begin == at.get(writer, (begin[0], 0)) for writer, begin in begins.items()):
+    ends = {writer: Place(part[1][0], part[1][1]) for writer, part in first.consumed.items()}
+    if any(footer.level for footer in footers.values()) or not set(first.siblings) <= there:
+        _drop(paths, "a compaction or fold that was not finished; its content is elsewhere")
+    elif all(begin == at.get(writer, (begin[0], 0)) for writer, begin in begins.items()):
+        found = {path: contents.read(path) for path in sorted(paths)}
+        damaged = {path: content.damage for path, content in found.items() if content.damage}
+        for path, problem in damaged.items():
+            _aside(folder, path, problem)
+        if damaged:
+            _drop(
+                [path for path in paths if path not in damaged],
+                "another file of its fold is damaged; it is folded again",
+            )
+            return
         with catalog.transaction():
             changes: list[list[Any]] = []
-            for path in sorted(paths):
-                changes += _take_in(catalog, base, run, uid, path, footers[path])
-            register.set_places(catalog, run, {writer: Place(end[0], end[1]) for writer, end in ends.items()}, {})
+            for path, content in found.items():
+                changes += _take_in(catalog, base, run, uid, path, footers[path], content)
+            register.set_places(catalog, run, ends, {})
             register.update_run(catalog, base, run, os.path.basename(folder), changes)
-    elif all(writer in at and end <= at[writer] for writer, end in ends.items()):
-        for path in paths:
-            segments.remove(path)
+    elif all(writer in at and end[:2] <= at[writer] for writer, end in ends.items()):
+        _drop(paths, "other files have its content")
     else:
         for path in paths:
             _aside(folder, path, "it holds a part of the journal that does not follow what is known")
 
 
-def _take_in(catalog: Catalog, base: str, run: int, uid: str, path: str, footer: Footer) -> list[list[Any]]:
+def _drop(paths: list[str], reason: str) -> None:
+    """Remove files whose content is elsewhere."""
+    for path in paths:
+        logger.info("%s is removed: %s.", path, reason)
+        segments.remove(path)
+
+
+def _take_in(
+    catalog: Catalog, base: str, run: int, uid: str, path: str, footer: Footer, content: Content
+) -> list[list[Any]]:
     """Register one file and everything that the catalog says of its content; return changes to the run."""
     changes: list[list[Any]] = []
-    steps = times = np.zeros(0, np.int64)
-    if footer.family == "points":
-        points = read_points(path, footer)
-        overviews = register.new_overviews(catalog, run, points)
-        register.upsert_series(catalog, run, points, summarise(points), overviews)
-        steps, times = points.step, points.time
+    if content.points is not None:
+        overviews = register.new_overviews(catalog, run, content.points)
+        register.upsert_series(catalog, run, content.points, summarise(content.points), overviews)
     elif footer.family == "logs":
-        rows = read_logs(path, footer)
-        changes = register.apply_logs(catalog, run, uid, rows, footer.order[1])
-        steps, times = np.array([row.step for row in rows], np.int64), np.array([row.time for row in rows], np.int64)
+        changes = register.apply_logs(catalog, run, uid, content.logs, footer.order[1])
     elif footer.family == "layers":
-        values, keys = read_layers(path, footer)
         register.apply_axes(catalog, run, footer.axes)
-        known = [key for key in zip(keys, values, strict=True) if key[0][0] in footer.axes]
+        known = [(key, values) for key, values in content.layers if key[0] in footer.axes]
         layers = [
             Layers(
                 {**footer.axes[axis], "statistics": [statistic]}, rank, step, time, np.asarray(one).reshape(1, -1), 0
@@ -254,35 +228,9 @@ def _take_in(catalog: Catalog, base: str, run: int, uid: str, path: str, footer:
             for (axis, statistic, rank, step, time), one in known
         ]
         register.apply_layers(catalog, run, layers, [key[0] for key, _ in known])
-        steps, times = np.array([key[3] for key in keys], np.int64), np.array([key[4] for key in keys], np.int64)
-    elif footer.rows:
-        with duck.cursor() as cursor, duck.translated([_file(path, footer)]):
-            found = cursor.execute(
-                "SELECT first_step AS step, first_time AS time FROM read_parquet($files)", {"files": [path]}
-            ).fetchnumpy()
-        steps, times = _plain(found["step"]), _plain(found["time"])
-    file: Written = segments.written(path, footer, steps, times)
+    file = segments.written(path, footer, content.steps, content.times)
     register.insert_file(catalog, run, base, file)
     return changes
-
-
-def damage(path: str, footer: Footer) -> str:
-    """Say what is wrong with a file's content, or return nothing."""
-    try:
-        if footer.family == "points":
-            points = read_points(path, footer)
-            found, rows = segments.check_points(points.step, points.time, points.value), len(points)
-        elif footer.family == "logs":
-            logs = read_logs(path, footer)
-            found, rows = segments.check_logs(logs), len(logs)
-        elif footer.family == "layers":
-            values, keys = read_layers(path, footer)
-            found, rows = segments.check_layers(values), len(keys)
-        else:
-            return ""
-    except (duckdb.Error, StoreError, ValueError) as error:
-        return str(error)
-    return "" if (found, rows) == (footer.check, footer.rows) else "its values fail their check"
 
 
 def _is_covered(family: str, footer: Footer, others: Iterable[Footer]) -> bool:
@@ -328,24 +276,10 @@ def _aside(folder: str, path: str, problem: str) -> None:
     logger.warning("%s is set aside in %s: %s", path, where, problem)
 
 
-def _file(path: str, footer: Footer) -> File:
-    """Return a file that no catalog knows yet, for messages."""
-    return File(0, footer.family, path, footer.level, *footer.order, footer.rows, 0, 0, None, None)
-
-
-def _plain(column: Any) -> Any:  # noqa: ANN401 -- an array
-    """Return a column without a mask: ours hold no NULL."""
-    return np.ma.getdata(column)
-
-
 __all__ = [
     "adopt",
-    "damage",
     "files_in",
     "needs_registering",
-    "read_layers",
-    "read_logs",
-    "read_points",
     "register_run",
     "register_theirs",
 ]

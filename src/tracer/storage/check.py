@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from tracer import clock
 from tracer.errors import JournalCorrupt, StoreError
-from tracer.storage import adoption, catalog, duck, index, rebuild, segments, tails
+from tracer.storage import adoption, catalog, duck, index, rebuild, tails
 from tracer.storage import folder as folders
+from tracer.storage.contents import Contents
 from tracer.storage.fold import fold_run, is_finished, settle
 from tracer.storage.snapshot import files_of, places_of
 from tracer.storage.tails import Place
@@ -77,13 +78,13 @@ def _check_run(store: Store, name: str) -> tuple[list[Problem], int, int]:
         return problems, 1, 0
     problems += _journal_problems(store.catalog, folder, row[0])
     there = adoption.files_in(folder)
-    footers, unreadable = segments.read_footers(list(there.values()))
-    problems += [Problem(path, f"it cannot be read: {fact}", _ASIDE) for path, fact in unreadable.items()]
-    for path, footer in footers.items():
-        fact = adoption.damage(path, footer)
+    contents = Contents(list(there.values()))
+    problems += [Problem(path, f"it cannot be read: {fact}", _ASIDE) for path, fact in contents.problems.items()]
+    for path in contents.footers:
+        fact = contents.read(path).damage
         if fact:
             problems.append(Problem(path, fact, _ASIDE))
-    problems += _registration_problems(store.catalog, store.base, name, row[0], set(footers))
+    problems += _registration_problems(store.catalog, store.base, name, row[0], set(contents.footers))
     size = sum(os.stat(path).st_size for path in there.values() if os.path.exists(path))
     return problems, 1 + len(there), size
 

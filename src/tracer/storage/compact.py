@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracer import clock, events
-from tracer.storage import adoption, duck, register, segments
+from tracer.errors import StoreError
 from tracer.storage import folder as folders
+from tracer.storage import register, segments
+from tracer.storage.contents import Contents
 from tracer.storage.points import Points, summarise
 from tracer.storage.rollup import rollup_columns
 from tracer.storage.segments import Footer, LayerRow, Written
@@ -71,7 +73,7 @@ def compact_run(store: Store, catalog: Catalog, uid: str, *, must: bool = False)
         return 0
     run, name, status = row
     stones: list[Stone] = catalog.rows('SELECT "order", step, pattern FROM tombstone WHERE run = ?', (run,))
-    merged = 0
+    merged, failed = 0, False
     for family in ("points", "layers", "logs"):
         files = [file for file in files_of(catalog, store.base, run) if file.family == family]
         files.sort(key=lambda file: file.last_order)
@@ -80,10 +82,14 @@ def compact_run(store: Store, catalog: Catalog, uid: str, *, must: bool = False)
             if not _has_room(group):
                 logger.info("Run %s is not compacted: the disk has less than twice its size free.", uid)
                 continue
-            duck.verify(group)
-            _merge(catalog, store.base, run, uid, name, family, group, stones)
+            try:
+                _merge(catalog, store.base, run, uid, name, family, group, stones)
+            except StoreError as error:  # a damaged file stays as it is, and other runs are compacted all the same
+                logger.warning("Run %s is not compacted: %s", uid, error)
+                failed = True
+                continue
             merged += len(group) - 1
-    if must or (stones and status != events.RUNNING):
+    if must and not failed:
         with catalog.transaction():
             catalog.execute("DELETE FROM tombstone WHERE run = ?", (run,))
     return merged
@@ -192,10 +198,11 @@ def _merge(
 ) -> None:
     """Merge files into one of the next level, and swap them in the catalog."""
     folder = os.path.join(base, "runs", name)
-    footers, problems = segments.read_footers([file.path for file in group])
-    if problems:
-        logger.warning("Run %s is not compacted: %s", uid, next(iter(problems.values())))
-        return
+    contents = Contents([file.path for file in group])
+    for path, problem in contents.problems.items():
+        message = f"{path} cannot be read: {problem}"
+        raise StoreError(message)
+    footers = contents.footers
     footer = Footer(
         uid, family, max(file.level for file in group) + 1, (group[0].first_order, group[-1].last_order),
         _consumed(list(footers.values())), [], [f"{family}/{os.path.basename(file.path)}" for file in group],
@@ -204,9 +211,7 @@ def _merge(
     replaced = [file.id for file in group]
     series: Points | None = None
     if family == "points":
-        points, removed = merge_points(
-            [(adoption.read_points(file.path, footers[file.path]), file.last_order) for file in group], stones
-        )
+        points, removed = merge_points([(contents.points(file.path), file.last_order) for file in group], stones)
         files.append(_written_points(folder, points, footer))
         rolled = rollup_columns(points)
         if rolled is not None:
@@ -217,9 +222,9 @@ def _merge(
         ]
         series = points if removed else None
     elif family == "layers":
-        files.append(_written_layers(folder, group, footers, footer))
+        files.append(_written_layers(folder, group, contents, footer))
     else:
-        rows = [row for file in group for row in adoption.read_logs(file.path, footers[file.path])]
+        rows = [row for file in group for row in contents.sound(file.path).logs]
         rows.sort(key=lambda row: row.time)
         path = _place(folder, footer, lambda hidden: segments.write_logs(hidden, rows, footer))
         steps, times = (np.array([getattr(row, part) for row in rows], np.int64) for part in ("step", "time"))
@@ -227,8 +232,8 @@ def _merge(
     others: list[Points] = []
     if series is not None:
         rest = [file for file in files_of(catalog, base, run) if file.family == "points" and file.id not in replaced]
-        known, _ = segments.read_footers([file.path for file in rest])
-        others = [adoption.read_points(file.path, known[file.path]) for file in rest]
+        beside = Contents([file.path for file in rest])
+        others = [beside.points(file.path) for file in rest]
     with catalog.transaction():
         for written in files:
             register.insert_file(catalog, run, base, written)
@@ -257,14 +262,13 @@ def _written_rollup(folder: str, columns: dict[str, Any], points: Footer) -> Wri
     return segments.written(path, footer, columns["first_step"], columns["first_time"])
 
 
-def _written_layers(folder: str, group: list[File], footers: dict[str, Footer], footer: Footer) -> Written:
+def _written_layers(folder: str, group: list[File], contents: Contents, footer: Footer) -> Written:
     """Write merged layer values; of equal (axis, statistic, rank, step) the later fold's are kept."""
     kept: dict[tuple[str, str, int, int], LayerRow] = {}
     for file in group:
-        values, keys = adoption.read_layers(file.path, footers[file.path])
-        for key, one in zip(keys, values, strict=True):
-            kept[key[:4]] = (*key, one)
-        footer.axes |= footers[file.path].axes
+        for key, values in contents.sound(file.path).layers:
+            kept[key[:4]] = (*key, values)
+        footer.axes |= contents.footers[file.path].axes
     rows = [kept[key] for key in sorted(kept)]
     path = _place(folder, footer, lambda hidden: segments.write_layers(hidden, rows, footer))
     steps, times = (np.array([row[part] for row in rows], np.int64) for part in (3, 4))

@@ -103,7 +103,7 @@ class Follower:
         values: list[Value] = []
         size = _PIECE
         while True:
-            data = os.pread(current.fd, size, current.at)
+            data = tails.settled(current.fd, current.at, os.pread(current.fd, size, current.at))
             before = current.at
             for record in journal.scan(data, 0, len(data), current.tail.header.generation):
                 record.offset += before

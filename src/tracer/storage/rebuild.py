@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tracer.errors import StoreError
 from tracer.storage import adoption, catalog, index
 from tracer.storage import folder as folders
+from tracer.storage.contents import Contents
 from tracer.storage.maintainer import maintaining
 from tracer.storage.values import RebuildReport
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from tracer.storage.store import Progress, Store
 
 _WAIT_S = 10.0
+#: Runs whose files are read together.
+_TOGETHER = 200
 logger = logging.getLogger("tracer")
 
 
@@ -73,11 +76,17 @@ def _rebuild(store: Store, writer: Catalog, progress: Progress | None) -> Rebuil
         for table in ("run", "segment", "metric", "project"):
             writer.execute(f"DELETE FROM {table}")  # noqa: S608 -- our own names
         problems += index.index(writer, store.base, names)
-        uids = [uid for (uid,) in writer.rows("SELECT uid FROM run ORDER BY id")]
-        for done, uid in enumerate(uids, start=1):
-            problems += adoption.register_run(writer, store.base, uid)
-            if progress is not None:
-                progress(done, len(uids))
+        runs = writer.rows("SELECT uid, folder FROM run ORDER BY id")
+        for start in range(0, len(runs), _TOGETHER):
+            chunk = runs[start : start + _TOGETHER]
+            paths = [
+                path for _, name in chunk for path in adoption.files_in(os.path.join(store.base, "runs", name)).values()
+            ]
+            contents = Contents(paths)
+            for done, (uid, _) in enumerate(chunk, start=start + 1):
+                problems += adoption.register_run(writer, store.base, uid, contents=contents)
+                if progress is not None:
+                    progress(done, len(runs))
         trash = os.path.join(store.base, "trash")
         for name in sorted(os.listdir(trash)) if os.path.isdir(trash) else ():
             if not name.startswith("."):

@@ -43,6 +43,8 @@ _OPTIONS = f"FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, ROW_GROUP_SIZ
 #: Up to here names are written by indexing a list, beyond it as objects: 10 against 8 million points a second.
 _MANY_NAMES = 256
 _MANY_SERIES = 10_000
+#: Footers read by one query: a millisecond for one file, a sixteenth of that for each of many.
+_FOOTERS = 256
 #: DuckDB takes NaN in an array of floats for a missing value; a value of a metric is never missing.
 _VALUES = "rank, step, time, coalesce(value, 'nan'::DOUBLE) AS value"
 
@@ -201,18 +203,16 @@ def read_footers(paths: Sequence[str]) -> tuple[dict[str, Footer], dict[str, str
     """
     found: dict[str, dict[str, Any]] = {}
     problems: dict[str, str] = {}
-    for path in paths:
+    for start in range(0, len(paths), _FOOTERS):
+        chunk = list(paths[start : start + _FOOTERS])
         try:
-            with duck.cursor() as cursor:
-                pairs = cursor.execute("SELECT key, value FROM parquet_kv_metadata($path)", {"path": path}).fetchall()
-            said = {
-                bytes(key).decode(): json.loads(bytes(value))
-                for key, value in pairs
-                if bytes(key).startswith(b"tracer.")
-            }
-            found[path] = {key.removeprefix("tracer."): value for key, value in said.items()}
-        except (duckdb.Error, ValueError) as error:
-            problems[path] = str(error).splitlines()[0]
+            found |= _footer_texts(chunk)
+        except (duckdb.Error, ValueError):  # one of them is damaged: each by itself
+            for path in chunk:
+                try:
+                    found |= _footer_texts([path])
+                except (duckdb.Error, ValueError) as error:
+                    problems[path] = str(error).splitlines()[0]
     footers: dict[str, Footer] = {}
     for path, said in found.items():
         if said.get("format", FORMAT) > FORMAT:
@@ -228,6 +228,19 @@ def read_footers(paths: Sequence[str]) -> tuple[dict[str, Footer], dict[str, str
         except (KeyError, IndexError, TypeError):
             problems[path] = "it has no footer of ours"
     return footers, problems
+
+
+def _footer_texts(paths: list[str]) -> dict[str, dict[str, Any]]:
+    """Return what stands under `tracer.…` in the footers of files."""
+    with duck.cursor() as cursor:
+        asked = "SELECT file_name, key, value FROM parquet_kv_metadata($paths)"
+        rows = cursor.execute(asked, {"paths": paths}).fetchall()
+    found: dict[str, dict[str, Any]] = {path: {} for path in paths}
+    for path, key, value in rows:
+        name = bytes(key).decode()
+        if name.startswith("tracer."):
+            found[path][name.removeprefix("tracer.")] = json.loads(bytes(value))
+    return found
 
 
 def check_points(step: Any, time: Any, value: Any) -> int:  # noqa: ANN401 -- arrays

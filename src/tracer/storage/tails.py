@@ -121,9 +121,12 @@ class Tail:
         ):
             return False
         with open(self.path, "rb", buffering=0) as file:
-            more = os.pread(file.fileno(), max(reached + length - have, _PIECE), have)
-        self.data += more
-        return bool(more)
+            # From the record's beginning: what was read of it before may be from before it was written.
+            more = settled(file.fileno(), reached, os.pread(file.fileno(), length + _PIECE, reached))
+        self.data = self.data[:at] + more
+        if len(more) < length:
+            self.size = reached + len(more)
+        return len(more) >= length
 
     def _resync(self, reached: int, stop: int) -> int:
         """Return the next offset where a record is whole, or the end."""
@@ -233,6 +236,10 @@ def load(path: str, place: Place, blocks: list[journal.Block], boot: str, *, who
         # A damaged end in the header must not hide what seals vouch for.
         stop = min(max([stop, *(block.start + block.length for block in own[-1:])]), size)
         data = _read(descriptor, base, stop, whole=whole or header.closed)
+        if not header.closed:
+            confirmed = settled(descriptor, base, data)
+            if len(confirmed) < len(data):  # what follows is being written; the next reading has it
+                data, stop = confirmed, base + len(confirmed)
         tail = Tail(path, header.writer.hex(), header.number, header, start, base, data, size=stop, end=start)
         if start > header.first:
             _load_declarations(tail, descriptor, place.declared)
@@ -291,6 +298,25 @@ def _read(descriptor: int, start: int, stop: int, *, whole: bool) -> bytes:
         if len(piece) < _PIECE or piece.endswith(_ZEROS):
             break
     return b"".join(pieces)
+
+
+def settled(descriptor: int, start: int, data: bytes) -> bytes:
+    """Return as much of what was read as a second reading confirms.
+
+    The writer does not wait for readers. A reading can meet a record while it is being packed: its values are copied
+    before they are stored, its commit word after. What was committed in the first reading is whole in the second.
+    """
+    again = _pread(descriptor, len(data), start)
+    if again == data:
+        return data
+    low, high = 0, min(len(data), len(again))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if data[low:middle] == again[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return data[:low]
 
 
 def _pread(descriptor: int, size: int, offset: int) -> bytes:
@@ -386,6 +412,7 @@ __all__ = [
     "read_header",
     "read_tails",
     "sealed_blocks",
+    "settled",
     "unpack_offsets",
     "walk",
 ]
