@@ -29,7 +29,7 @@ from tracer.storage.tails import Place
 
 if TYPE_CHECKING:
     from tracer.storage.catalog import Catalog
-    from tracer.storage.store import Store
+    from tracer.storage.ground import Ground
 
 _PATHS = "SELECT s.path FROM segment_run r JOIN segment s ON s.id = r.segment WHERE r.run = ? AND s.dead IS NULL"
 _ORDERED = ("points", "layers", "logs", "rollup")
@@ -143,7 +143,7 @@ def register_run(
     return said
 
 
-def register_theirs(store: Store, uid: str) -> None:
+def register_theirs(store: Ground, uid: str) -> None:
     """Register what another machine folded: on a network file system each has a catalog of its own."""
     row = store.catalog.row("SELECT id, folder, stale FROM run WHERE uid = ? AND trashed IS NULL", (uid,))
     if row is None:

@@ -21,13 +21,13 @@ from tracer.storage.values import CheckReport, Problem
 
 if TYPE_CHECKING:
     from tracer.storage.catalog import Catalog
-    from tracer.storage.store import Progress, Store
+    from tracer.storage.ground import Ground, Progress
 
 _REBUILD = "`tracer doctor --repair` builds it anew from the run folders."
 _ASIDE = "`tracer doctor --repair` sets it aside; nothing else is touched."
 
 
-def check(store: Store, *, repair: bool, progress: Progress | None) -> CheckReport:
+def check(store: Ground, *, repair: bool, progress: Progress | None) -> CheckReport:
     """Read everything and say what is wrong; see `Store.check`."""
     problems: list[Problem] = list(_catalog_problems(store, repair=repair))
     try:
@@ -50,7 +50,7 @@ def check(store: Store, *, repair: bool, progress: Progress | None) -> CheckRepo
     return CheckReport(len(names), files, size, tuple(problems), int(lost or 0))
 
 
-def _catalog_problems(store: Store, *, repair: bool) -> Iterator[Problem]:
+def _catalog_problems(store: Ground, *, repair: bool) -> Iterator[Problem]:
     """Check the catalog by itself."""
     path = os.path.join(store.folder, catalog.FILE)
     if os.path.exists(path) and not rebuild.is_sound(path):
@@ -60,7 +60,7 @@ def _catalog_problems(store: Store, *, repair: bool) -> Iterator[Problem]:
         yield Problem(path, "the catalog is damaged", _REBUILD, repaired=repair)
 
 
-def _check_run(store: Store, name: str) -> tuple[list[Problem], int, int]:
+def _check_run(store: Ground, name: str) -> tuple[list[Problem], int, int]:
     """Check one run: `run.json`, journal, files, and what the catalog says of them; also files and bytes read."""
     folder = os.path.join(store.base, "runs", name)
     problems: list[Problem] = []
@@ -137,7 +137,7 @@ def _registration_problems(found: Catalog, base: str, name: str, run: int, there
         yield Problem(path, "the catalog does not know this file", _REBUILD)
 
 
-def _repair(store: Store, name: str, problems: list[Problem]) -> list[Problem]:
+def _repair(store: Ground, name: str, problems: list[Problem]) -> list[Problem]:
     """Mend what is wrong with one run, and say what was."""
     uid = store.catalog.value("SELECT uid FROM run WHERE folder = ?", (name,))
     if uid is None:

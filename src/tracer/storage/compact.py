@@ -26,7 +26,7 @@ from tracer.storage.snapshot import File, files_of
 
 if TYPE_CHECKING:
     from tracer.storage.catalog import Catalog
-    from tracer.storage.store import Progress, Store
+    from tracer.storage.ground import Ground, Progress
 
 GRACE_S = 600.0
 #: Files of one level that a run gathers while it lives before they are merged.
@@ -41,7 +41,7 @@ logger = logging.getLogger("tracer")
 Stone = tuple[int, int, str]
 
 
-def compact_store(store: Store, uid: str | None, grace_s: float | None, progress: Progress | None = None) -> int:
+def compact_store(store: Ground, uid: str | None, grace_s: float | None, progress: Progress | None = None) -> int:
     """Merge the files of one run, or of all; see `Store.compact`."""
     clause, given = ("AND uid = ?", (uid,)) if uid is not None else ("", ())
     uids = [one for (one,) in store.catalog.rows(f"SELECT uid FROM run WHERE trashed IS NULL {clause}", given)]  # noqa: S608
@@ -56,7 +56,7 @@ def compact_store(store: Store, uid: str | None, grace_s: float | None, progress
     return merged
 
 
-def compact_run(store: Store, catalog: Catalog, uid: str, *, must: bool = False) -> int:
+def compact_run(store: Ground, catalog: Catalog, uid: str, *, must: bool = False) -> int:
     """Merge the files of a run where that is worth it.
 
     Args:
@@ -95,7 +95,7 @@ def compact_run(store: Store, catalog: Catalog, uid: str, *, must: bool = False)
     return merged
 
 
-def sweep(store: Store, catalog: Catalog, grace_s: float = GRACE_S) -> int:
+def sweep(store: Ground, catalog: Catalog, grace_s: float = GRACE_S) -> int:
     """Remove files that were replaced long enough ago; return how many."""
     before = clock.now_us() - round(grace_s * 1e6)
     dead = catalog.rows("SELECT id, path FROM segment WHERE dead IS NOT NULL AND dead <= ?", (before,))

@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tracer import clock, events, journal
+from tracer.storage import resolve, summaries
 from tracer.storage.command_writer import CommandWriter
 from tracer.storage.fold import try_fold
 from tracer.storage.log_rows import LogRow, finding_id
 
 if TYPE_CHECKING:
-    from tracer.storage.store import Store
+    from tracer.storage.ground import Ground
 
 
-def add_findings(store: Store, uid: str, findings: Sequence[events.Finding], source: str) -> int:
+def add_findings(store: Ground, uid: str, findings: Sequence[events.Finding], source: str) -> int:
     """Keep findings with a run and return how many are new; see `Store.add_findings`."""
-    row = store.run(uid)
-    known = {found.id for found in store.findings(row.uid)}
+    row = resolve.find_run(store, uid)
+    known = {found.id for found in summaries.findings(store, row.uid, None)}
     fresh: dict[str, dict[str, object]] = {}
     for finding in findings:
         said = {

@@ -37,7 +37,7 @@ from tracer.storage.tails import Lost, Place
 
 if TYPE_CHECKING:
     from tracer.storage.catalog import Catalog
-    from tracer.storage.store import Progress, Store
+    from tracer.storage.ground import Ground, Progress
 
 #: Points and declared names of one batch: about 150 MB while it is sorted and written.
 BATCH_POINTS = 2_000_000
@@ -68,7 +68,7 @@ class Batch:
         return not self.places
 
 
-def fold_store(store: Store, uid: str | None, progress: Progress | None = None) -> int:
+def fold_store(store: Ground, uid: str | None, progress: Progress | None = None) -> int:
     """Fold one run, or all that have something to fold; see `Store.fold`."""
     store.refresh()
     rows = unsettled(store.catalog, store.base, uid)
@@ -83,7 +83,7 @@ def fold_store(store: Store, uid: str | None, progress: Progress | None = None) 
     return points
 
 
-def try_fold(store: Store, uid: str, *, wait_s: float = 0.0) -> bool:
+def try_fold(store: Ground, uid: str, *, wait_s: float = 0.0) -> bool:
     """Fold a run unless somebody else maintains the store; tell whether it was done."""
     try:
         with store.writing(wait_s=wait_s):
@@ -97,7 +97,7 @@ def try_fold(store: Store, uid: str, *, wait_s: float = 0.0) -> bool:
     return True
 
 
-def maintain(store: Store, seconds: float) -> int:
+def maintain(store: Ground, seconds: float) -> int:
     """Do what is waiting for a maintainer, if nobody else is one; see `Store.maintain`."""
     from tracer.storage import retention
     from tracer.storage.compact import compact_run, sweep
@@ -120,7 +120,6 @@ def maintain(store: Store, seconds: float) -> int:
                     break
                 compact_run(store, catalog, uid)
             sweep(store, catalog)
-            retention.keep_promises(store)
             if points:
                 checkpoint_log(store)
     except Busy:
@@ -130,7 +129,7 @@ def maintain(store: Store, seconds: float) -> int:
     return points
 
 
-def fold_run(store: Store, uid: str, *, until: float | None = None) -> int:
+def fold_run(store: Ground, uid: str, *, until: float | None = None) -> int:
     """Fold what a run's journal holds, batch by batch, and say how the run ended if it did.
 
     Args:
@@ -167,7 +166,7 @@ def fold_run(store: Store, uid: str, *, until: float | None = None) -> int:
     return points
 
 
-def settle(store: Store, uids: list[str]) -> None:
+def settle(store: Ground, uids: list[str]) -> None:
     """Note for which runs nothing is left in the journal, so that readers need not look again.
 
     The file system's clock ticks every few milliseconds: a file that appears in the tick in which the folder changed
@@ -199,7 +198,7 @@ def settle(store: Store, uids: list[str]) -> None:
             catalog.executemany("UPDATE run SET settled = ? WHERE uid = ?", marks)
 
 
-def checkpoint_log(store: Store) -> None:
+def checkpoint_log(store: Ground) -> None:
     """Move the catalog's write-ahead log into its file, unless a reader is in the way."""
     with store.writing() as catalog:
         if not catalog.path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tracer import clock, journal
 from tracer.errors import StoreError
-from tracer.storage import tails
+from tracer.storage import resolve, tails
 from tracer.storage.log_rows import log_rows, micros, numbers, text_value
 from tracer.storage.names import clean_text
 from tracer.storage.snapshot import places_of
@@ -23,7 +23,7 @@ from tracer.storage.tails import Place, Tail
 from tracer.storage.values import Update
 
 if TYPE_CHECKING:
-    from tracer.storage.store import Store
+    from tracer.storage.ground import Ground
 
 _PIECE = 1 << 20
 Value = tuple[str, int, int, int, object]
@@ -118,9 +118,9 @@ class Follower:
             size = length  # a record longer than a piece
 
 
-def follow(store: Store, uid: str, position: str | None, *, poll_s: float) -> Iterator[Update]:
+def follow(store: Ground, uid: str, position: str | None, *, poll_s: float) -> Iterator[Update]:
     """Yield what a run records until it ends; see `Store.follow`."""
-    row = store.run(uid)
+    row = resolve.find_run(store, uid)
     if position is None:
         run = store.catalog.value("SELECT id FROM run WHERE uid = ?", (row.uid,))
         places = places_of(store.catalog, run) if run is not None else {}
@@ -130,7 +130,7 @@ def follow(store: Store, uid: str, position: str | None, *, poll_s: float) -> It
     pause = threading.Event()
     try:
         while True:
-            is_live = store.run(row.uid).is_live
+            is_live = resolve.find_run(store, row.uid).is_live
             values = follower.poll()
             if values:
                 yield Update(follower.position(), tuple(values))

@@ -14,8 +14,8 @@ from tracer.storage.values import LayerMatrix
 
 if TYPE_CHECKING:
     from tracer.storage.catalog import Catalog
+    from tracer.storage.ground import Ground
     from tracer.storage.snapshot import Snapshot
-    from tracer.storage.store import Store
 
 _VALUES = "SELECT axis, step, time, values FROM read_parquet($files) WHERE stat = $stat AND rank = $rank"
 
@@ -25,7 +25,7 @@ Kept = dict[tuple[str, int], tuple[int, Any]]
 
 
 def read_layers(
-    store: Store,
+    store: Ground,
     uid: str,
     statistic: str,
     what: str,

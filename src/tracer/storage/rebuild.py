@@ -15,7 +15,7 @@ from tracer.storage.values import RebuildReport
 
 if TYPE_CHECKING:
     from tracer.storage.catalog import Catalog, CatalogDamaged
-    from tracer.storage.store import Progress, Store
+    from tracer.storage.ground import Ground, Progress
 
 _WAIT_S = 10.0
 #: Runs whose files are read together.
@@ -23,7 +23,7 @@ _TOGETHER = 200
 logger = logging.getLogger("tracer")
 
 
-def rebuild(store: Store, progress: Progress | None = None) -> RebuildReport:
+def rebuild(store: Ground, progress: Progress | None = None) -> RebuildReport:
     """Build the catalog anew; see `Store.rebuild`.
 
     Everything happens in one transaction, so readers see the old catalog until the new one is whole.
@@ -38,7 +38,7 @@ def rebuild(store: Store, progress: Progress | None = None) -> RebuildReport:
                 return _rebuild(store, writer, progress)
 
 
-def replace_damaged(store: Store, error: CatalogDamaged, *, must: bool = False) -> None:
+def replace_damaged(store: Ground, error: CatalogDamaged, *, must: bool = False) -> None:
     """Set a damaged catalog aside and build a new one, unless another process did so already.
 
     Args:
@@ -66,7 +66,7 @@ def is_sound(path: str) -> bool:
         return False
 
 
-def _rebuild(store: Store, writer: Catalog, progress: Progress | None) -> RebuildReport:
+def _rebuild(store: Ground, writer: Catalog, progress: Progress | None) -> RebuildReport:
     """Read every run folder into an emptied catalog."""
     from tracer.storage.retention import trashed_at
 
@@ -100,7 +100,7 @@ def _rebuild(store: Store, writer: Catalog, progress: Progress | None) -> Rebuil
     return RebuildReport(runs, segments, points, tuple(problems))
 
 
-def _set_aside(store: Store, error: StoreError) -> None:
+def _set_aside(store: Ground, error: StoreError) -> None:
     """Rename a damaged catalog, and say so."""
     store.close()
     with maintaining(store.folder, wait_s=_WAIT_S):

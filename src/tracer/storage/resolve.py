@@ -8,18 +8,18 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tracer import events
-from tracer.errors import RunNotFound, StoreError
+from tracer.errors import RunNotFound
 from tracer.storage import folder as folders
-from tracer.storage import index, listing, liveness, snapshot
+from tracer.storage import freshness, listing, snapshot, summaries
 from tracer.storage.index import Columns
 from tracer.storage.values import RunRow
 
 if TYPE_CHECKING:
+    from tracer.storage.ground import Ground
     from tracer.storage.listing import Condition
-    from tracer.storage.store import Store
 
 _LAST = re.compile(r"@last(?::(\d+))?")
 #: What a name may mean: as SQL, and for rows that the catalog does not know yet.
@@ -35,7 +35,7 @@ _MANY = 5
 
 
 def list_runs(
-    store: Store,
+    store: Ground,
     project: str | None,
     status: str | None,
     name: str | None,
@@ -70,7 +70,7 @@ def list_runs(
     return [listing.run_row(row) for row in rows]
 
 
-def find_run(store: Store, name: str) -> RunRow:
+def find_run(store: Ground, name: str) -> RunRow:
     """Return the run that is meant; see `Store.run`."""
     meaning, found = _search(store, name)
     if not found:
@@ -80,7 +80,7 @@ def find_run(store: Store, name: str) -> RunRow:
     return found[0]
 
 
-def matches(store: Store, name: str) -> list[RunRow]:
+def matches(store: Ground, name: str) -> list[RunRow]:
     """Return all runs that answer to a name, the newest first: by id, `@last`, name, `project/name`, id's beginning."""
     return _search(store, name)[1]
 
@@ -98,42 +98,7 @@ def choose(name: str, rows: Sequence[RunRow], where: str) -> RunRow:
     raise RunNotFound(message)
 
 
-def overlay(store: Store, names: Sequence[str]) -> dict[str, Columns]:
-    """Return rows of run folders that could not be written into the catalog just now."""
-    found: dict[str, Columns] = {}
-    for name in names:
-        path = os.path.join(store.base, "runs", name)
-        try:
-            facts = folders.read_facts(path)
-        except StoreError:
-            continue
-        columns = index.columns_of(facts, name)
-        known = next(iter(listing.runs_where(store.catalog, "WHERE r.uid = ?", (columns["uid"],))), None)
-        whole = listing.fresh_columns(columns, facts)
-        if known is not None:
-            whole |= {key: known[key] for key in ("id", "points", "bytes", "lost", "trashed", "heartbeat")}
-        found[columns["uid"]] = with_sign_of_life(store, whole) if whole["status"] == events.RUNNING else whole
-    return found
-
-
-def with_sign_of_life(store: Store, columns: Columns) -> Columns:
-    """Return the row of a run that says it is running, as its process and its journal say it is."""
-    facts: dict[str, Any] = json.loads(columns["facts"])
-    sign = liveness.look(
-        os.path.join(store.base, "runs", columns["folder"]),
-        {**facts, "status": columns["status"], "host": columns["host"]},
-    )
-    fresh = {"heartbeat": sign.heartbeat, "steps": max(sign.steps, columns["steps"])}
-    if not sign.is_alive:
-        fresh |= {
-            "status": events.CRASHED,
-            "reason": liveness.crash_reason(sign.heartbeat),
-            "ended": sign.heartbeat or columns["started"],
-        }
-    return {**columns, **fresh}
-
-
-def _search(store: Store, name: str) -> tuple[str, list[RunRow]]:
+def _search(store: Ground, name: str) -> tuple[str, list[RunRow]]:
     """Return the first meaning of a name that fits a run, and the runs it fits."""
     known = _unchanged(store, name)
     if known is not None:
@@ -150,7 +115,7 @@ def _search(store: Store, name: str) -> tuple[str, list[RunRow]]:
     return "", []
 
 
-def _unchanged(store: Store, uid: str) -> RunRow | None:
+def _unchanged(store: Ground, uid: str) -> RunRow | None:
     """Return the run of exactly this id if its folder is as the catalog knows it: no look at the other folders."""
     row = next(iter(listing.runs_where(store.catalog, "WHERE r.uid = ? AND r.trashed IS NULL", (uid,))), None)
     if row is None:
@@ -158,7 +123,7 @@ def _unchanged(store: Store, uid: str) -> RunRow | None:
     seen = store.catalog.value("SELECT seen FROM run WHERE id = ?", (row["id"],))
     if seen != folders.modified_ns(os.path.join(store.base, "runs", row["folder"])):
         return None
-    return listing.run_row(with_sign_of_life(store, row) if row["status"] == events.RUNNING else row)
+    return listing.run_row(freshness.with_sign_of_life(store.base, row) if row["status"] == events.RUNNING else row)
 
 
 def _meanings(name: str) -> list[tuple[str, tuple[str, ...]]]:
@@ -174,7 +139,7 @@ def _meanings(name: str) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _rows(
-    store: Store, overlay: dict[str, Columns], meaning: str, values: tuple[str, ...], *, limit: int | None = None
+    store: Ground, overlay: dict[str, Columns], meaning: str, values: tuple[str, ...], *, limit: int | None = None
 ) -> list[RunRow]:
     """Return the runs that a meaning fits, the newest first."""
     clause, fits = _MEANINGS[meaning]
@@ -188,7 +153,7 @@ def _rows(
     return [listing.run_row(row) for row in rows[:limit]]
 
 
-def _with_recent(store: Store, laid_over: dict[str, Columns]) -> dict[str, Columns]:
+def _with_recent(store: Ground, laid_over: dict[str, Columns]) -> dict[str, Columns]:
     """Return rows that are laid over, those of runs whose last values lie in the journal still among them."""
     recent = [uid for uid in snapshot.unsettled(store.catalog, store.base) if uid not in laid_over]
     if not recent:
@@ -198,17 +163,17 @@ def _with_recent(store: Store, laid_over: dict[str, Columns]) -> dict[str, Colum
     return {**{row["uid"]: row for row in rows}, **laid_over}
 
 
-def _last_value(store: Store, uid: str, metric: str) -> object:
+def _last_value(store: Ground, uid: str, metric: str) -> object:
     """Return the last value of a metric of one run."""
     try:
-        return next((row.last for row in store.metrics(uid) if row.metric == metric and row.rank == 0), None)
+        return next((row.last for row in summaries.metrics(store, uid) if row.metric == metric and row.rank == 0), None)
     except RunNotFound:
         return None
 
 
-def _missing(store: Store, name: str) -> str:
+def _missing(store: Ground, name: str) -> str:
     """Say that there is no such run, and which ones are near."""
-    rows = store.runs(limit=200)
+    rows = list_runs(store, None, None, None, 200, "-started", ())
     if not rows:
         return f"There is no run {name!r}: the store {store.base} holds none. Record one with `tracer.init(...)`."
     near = difflib.get_close_matches(name, [row.name for row in rows] + [row.uid for row in rows], n=_NEAR, cutoff=0.5)
@@ -225,4 +190,4 @@ def _ambiguous(name: str, rows: Sequence[RunRow]) -> str:
     return f"{name!r} fits {len(rows)} runs: {shown}{more}. Write more of the id."
 
 
-__all__ = ["choose", "find_run", "list_runs", "matches", "overlay", "with_sign_of_life"]
+__all__ = ["choose", "find_run", "list_runs", "matches"]

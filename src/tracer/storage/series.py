@@ -16,9 +16,9 @@ from tracer.storage.values import Buckets, Series
 
 if TYPE_CHECKING:
     from tracer.storage.catalog import Catalog, Row
+    from tracer.storage.ground import Ground
     from tracer.storage.overview import Overview
     from tracer.storage.snapshot import File, Snapshot
-    from tracer.storage.store import Store
 
 _POINTS = "SELECT step, time, value FROM read_parquet($files) WHERE metric = $metric AND rank = $rank"
 _ROLLUP = "SELECT * FROM read_parquet($files) WHERE metric = $metric AND rank = $rank ORDER BY first_step"
@@ -32,7 +32,7 @@ LEFT JOIN overview o ON o.series = s.id WHERE r.uid = ? AND r.trashed IS NULL
 Arrays = tuple[Any, Any, Any]
 
 
-def read_series(store: Store, uid: str, metric: str, rank: int, start: int | None, stop: int | None) -> Series:
+def read_series(store: Ground, uid: str, metric: str, rank: int, start: int | None, stop: int | None) -> Series:
     """Return every value of a metric; see `Store.series`."""
     summaries.ready(store, uid)
     name = clean_text(metric)
@@ -43,7 +43,7 @@ def read_series(store: Store, uid: str, metric: str, rank: int, start: int | Non
     return snapshot.consistently(store.catalog, store.base, uid, snapshot.nothing, read)
 
 
-def read_overview(store: Store, uid: str, metric: str, rank: int) -> Buckets:
+def read_overview(store: Ground, uid: str, metric: str, rank: int) -> Buckets:
     """Return a whole series in buckets; see `Store.overview`."""
     name = clean_text(metric)
     row = store.catalog.row(_OVERVIEW, (name, rank, uid))
@@ -71,7 +71,7 @@ def read_overview(store: Store, uid: str, metric: str, rank: int) -> Buckets:
 
 
 def read_buckets(
-    store: Store, uid: str, metric: str, rank: int, start: int | None, stop: int | None, count: int
+    store: Ground, uid: str, metric: str, rank: int, start: int | None, stop: int | None, count: int
 ) -> Buckets:
     """Return a range of a series in buckets; see `Store.buckets`."""
     if count < 1:

@@ -26,8 +26,8 @@ from tracer.storage.points import Points, arrange
 from tracer.storage.values import Table
 
 if TYPE_CHECKING:
+    from tracer.storage.ground import Ground
     from tracer.storage.snapshot import Snapshot
-    from tracer.storage.store import Store
 
 _TIMEOUT_S = 120.0
 _EXPLAIN = re.compile(r"\s*EXPLAIN\s+(ANALYZE\s+)?(\([^()]*\)\s*)?", re.IGNORECASE)
@@ -53,7 +53,7 @@ _EMPTY = {
 }
 
 
-def query(store: Store, text: str, limit: int | None) -> Table:
+def query(store: Ground, text: str, limit: int | None) -> Table:
     """Answer one question; see `Store.sql`."""
     check_question(text)
     store.refresh()  # a run that ended a moment ago is asked about too
@@ -113,7 +113,7 @@ def _answer(connection: duckdb.DuckDBPyConnection, text: str, limit: int | None)
     return Table(names, types, tuple(rows if is_complete else rows[:limit]), is_complete)
 
 
-def _make_views(store: Store, connection: duckdb.DuckDBPyConnection) -> None:
+def _make_views(store: Ground, connection: duckdb.DuckDBPyConnection) -> None:
     """Register the catalog's tables and the files of each family as views."""
     catalog = store.catalog
     with catalog.snapshot():

@@ -16,8 +16,8 @@ from tracer.storage.values import CheckpointRow, FindingRow, SeriesRow
 
 if TYPE_CHECKING:
     from tracer.storage.catalog import Catalog, Row
+    from tracer.storage.ground import Ground
     from tracer.storage.snapshot import Snapshot
-    from tracer.storage.store import Store
 
 #: Last kinds of a series: SQLite keeps NaN as NULL and -0.0 as 0.
 NUMBER, NAN, MINUS_ZERO = 0, 1, 2
@@ -31,7 +31,7 @@ FROM series s JOIN metric m ON m.id = s.metric WHERE s.run = ?
 """
 
 
-def metrics(store: Store, uid: str) -> list[SeriesRow]:
+def metrics(store: Ground, uid: str) -> list[SeriesRow]:
     """Return the summary of each series; see `Store.metrics`."""
     ready(store, uid)
 
@@ -49,7 +49,7 @@ def metrics(store: Store, uid: str) -> list[SeriesRow]:
     return snapshots.consistently(store.catalog, store.base, uid, ask, read)
 
 
-def last_values(store: Store, uids: Sequence[str] | None, rank: int) -> dict[str, dict[str, float]]:
+def last_values(store: Ground, uids: Sequence[str] | None, rank: int) -> dict[str, dict[str, float]]:
     """Return the last value of every metric; see `Store.last_values`."""
     chosen = "" if uids is None else "AND r.uid IN (SELECT value FROM json_each(?))"
     given: list[object] = [rank] if uids is None else [rank, json.dumps(list(uids))]
@@ -75,7 +75,7 @@ def last_values(store: Store, uids: Sequence[str] | None, rank: int) -> dict[str
     return found
 
 
-def checkpoints(store: Store, uid: str) -> list[CheckpointRow]:
+def checkpoints(store: Ground, uid: str) -> list[CheckpointRow]:
     """Return the checkpoints of a run; see `Store.checkpoints`."""
     ready(store, uid)
 
@@ -98,7 +98,7 @@ def checkpoints(store: Store, uid: str) -> list[CheckpointRow]:
     return snapshots.consistently(store.catalog, store.base, uid, ask, read)
 
 
-def findings(store: Store, uid: str, kinds: Sequence[str] | None) -> list[FindingRow]:
+def findings(store: Ground, uid: str, kinds: Sequence[str] | None) -> list[FindingRow]:
     """Return the findings of a run; see `Store.findings`."""
     ready(store, uid)
 
@@ -125,7 +125,7 @@ def findings(store: Store, uid: str, kinds: Sequence[str] | None) -> list[Findin
     return snapshots.consistently(store.catalog, store.base, uid, ask, read)
 
 
-def layer_names(store: Store, uid: str, axis: str) -> list[str]:
+def layer_names(store: Ground, uid: str, axis: str) -> list[str]:
     """Return the names of the layers of an axis; see `Store.layer_names`."""
     ready(store, uid)
 
@@ -151,7 +151,7 @@ def samples(folder: str) -> list[Path]:
     return [path for _, _, path in sorted(found)]
 
 
-def ready(store: Store, uid: str) -> None:
+def ready(store: Ground, uid: str) -> None:
     """See to it that a run's files are registered, and that its tail is short enough to be stepped through."""
     row = store.catalog.row("SELECT folder, settled, stale FROM run WHERE uid = ? AND trashed IS NULL", (uid,))
     if row is None:

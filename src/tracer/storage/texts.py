@@ -9,8 +9,8 @@ from tracer.storage.log_rows import LogRow, is_number, text_value
 from tracer.storage.names import clean_text
 
 if TYPE_CHECKING:
+    from tracer.storage.ground import Ground
     from tracer.storage.snapshot import Snapshot
-    from tracer.storage.store import Store
 
 _TEXTS = (
     "SELECT time, step, rank, kind, level, name, body, fields FROM read_parquet($files) "
@@ -18,7 +18,7 @@ _TEXTS = (
 )
 
 
-def texts(store: Store, uid: str, metric: str, *, exact_numbers: bool = False) -> list[tuple[int, int, object]]:
+def texts(store: Ground, uid: str, metric: str, *, exact_numbers: bool = False) -> list[tuple[int, int, object]]:
     """Return step, time and value of what is no number, sorted by step; of equal steps the last.
 
     Args:
