@@ -278,20 +278,23 @@ def test_a_journal_without_a_readable_header_is_set_aside_whole(tmp_path: Path) 
 def test_any_single_segment_can_be_read_alone(tmp_path: Path) -> None:
     base = make_store(tmp_path / "store")
     builder = JournalBuilder(make_run(base, "from"))
+    builder.identity |= {"run": "alone", "pid": 2**22 + 1}
     for step in range(5):
         builder.row({"loss": float(step)}, step)
     builder.next_segment()
     for step in range(5, 9):
         builder.row({"loss": float(step)}, step)
-    builder.write(closed=True)
-    copy = make_run(base, "alone")
-    (copy / "journal").mkdir()
-    shutil.copy(builder.path, copy / "journal")
+    builder.write(closed=True, steps=9)
+    copy = base / "runs" / "alone" / "journal"
+    copy.mkdir(parents=True)
+    shutil.copy(builder.path, copy)
 
     with Store.open(base) as store:
         assert store.series("alone", "loss").step.tolist() == [5, 6, 7, 8]
         store.fold()
         assert store.series("alone", "loss").step.tolist() == [5, 6, 7, 8]
+        assert (store.run("alone").status, store.run("alone").steps) == ("crashed", 9)
+        assert store.check().problems == ()
 
 
 def test_a_file_that_does_not_follow_is_set_aside_and_a_repeated_one_removed(tmp_path: Path) -> None:

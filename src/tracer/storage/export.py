@@ -17,7 +17,8 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from tracer.errors import StoreError
 from tracer.storage.values import ExportReport
@@ -25,8 +26,35 @@ from tracer.storage.values import ExportReport
 if TYPE_CHECKING:
     import duckdb
 
-    from tracer.storage.store import Store
-    from tracer.storage.values import RunRow, Series, SeriesRow
+    from tracer.storage.values import CheckpointRow, FindingRow, RunRow, Series, SeriesRow
+
+
+class Readable(Protocol):
+    """What an export asks of a store."""
+
+    path: Path
+
+    def run(self, name: str) -> RunRow:
+        """Return a run."""
+
+    def metrics(self, uid: str) -> list[SeriesRow]:
+        """Return the summaries of a run's series."""
+
+    def series(self, uid: str, metric: str, *, rank: int = 0) -> Series:
+        """Return all points of a series."""
+
+    def texts(self, uid: str, metric: str) -> list[tuple[int, int, object]]:
+        """Return the texts of a metric."""
+
+    def checkpoints(self, uid: str) -> list[CheckpointRow]:
+        """Return a run's checkpoints."""
+
+    def findings(self, uid: str) -> list[FindingRow]:
+        """Return what was found wrong with a run."""
+
+    def fold(self, uid: str) -> int:
+        """Make everything Parquet that is journal."""
+
 
 #: Called with how many series (or files) are done and how many there are.
 Progress = Callable[[int, int], None]
@@ -85,7 +113,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
 
 
 def export_runs(
-    store: Store,
+    store: Readable,
     uids: Sequence[str],
     path: str | os.PathLike[str],
     format: str | None = None,  # noqa: A002 -- the word that the command line and the documents use
@@ -135,7 +163,9 @@ def export_runs(
 class _Source:
     """The runs of an export, read one series at a time so that memory does not grow with the export."""
 
-    def __init__(self, store: Store, rows: Sequence[RunRow], metrics: Sequence[str] | None, progress: Progress) -> None:
+    def __init__(
+        self, store: Readable, rows: Sequence[RunRow], metrics: Sequence[str] | None, progress: Progress
+    ) -> None:
         self.store, self.rows, self.progress = store, rows, progress
         self.points = 0
         self._series = _chosen({row.uid: store.metrics(row.uid) for row in rows}, metrics)
@@ -377,7 +407,7 @@ def _lists(numbers: Series | None, texts: Sequence[tuple[int, int, object]]) -> 
     }
 
 
-def _checkpoints(store: Store, row: RunRow) -> list[dict[str, object]]:
+def _checkpoints(store: Readable, row: RunRow) -> list[dict[str, object]]:
     """Return the checkpoints of a run."""
     return [
         {
@@ -391,7 +421,7 @@ def _checkpoints(store: Store, row: RunRow) -> list[dict[str, object]]:
     ]
 
 
-def _findings(store: Store, row: RunRow) -> list[dict[str, object]]:
+def _findings(store: Readable, row: RunRow) -> list[dict[str, object]]:
     """Return the findings of a run."""
     return [
         {"type": f.kind, "severity": f.severity, "step": f.step, "last_step": f.last_step, "rank": f.rank,

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracer import clock, journal, places
+from tracer import clock, journal, places, runfile
 from tracer.errors import JournalCorrupt, SchemaTooNew, StoreError
 from tracer.storage import adoption, conclusion, liveness, ownership, register, segments, tails
 from tracer.storage import folder as folders
@@ -408,12 +408,16 @@ def _may_be_filled(path: str) -> bool:
 
 
 def _is_ours(folder: str) -> bool:
-    """Tell whether this machine folds a run; without `run.json` nobody else does."""
+    """Tell whether this machine folds a run; one that lost its `run.json` gets it again before its journal goes."""
     try:
         facts = folders.read_facts(folder)
     except StoreError:
         facts = {}
-    return ownership.may_fold(folder, facts)
+    if not ownership.may_fold(folder, facts):
+        return False
+    if facts and not os.path.exists(os.path.join(folder, runfile.NAME)):
+        runfile.create(folder, facts)
+    return True
 
 
 def _is_fresh(path: str) -> bool:

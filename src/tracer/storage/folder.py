@@ -8,20 +8,24 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from tracer import runfile
+from tracer import events, runfile
 from tracer.errors import SchemaTooNew, StoreError
+from tracer.storage import tails
 
 #: The folders of Parquet files, by family.
 FAMILIES = ("points", "rollup", "layers", "logs")
+
+#: What the header of a journal segment and `run.json` both say.
+_OWNER = ("host", "pid", "process_started", "boot", "world_size", "attempt")
 
 Facts = dict[str, Any]
 
 
 def read_facts(folder: str) -> Facts:
-    """Return what `run.json` says.
+    """Return what `run.json` says, or where there is none what the journal says of its writer.
 
     Raises:
-        StoreError: There is none, or it cannot be read.
+        StoreError: There is neither, or it cannot be read.
         SchemaTooNew: A newer Tracer wrote it.
     """
     path = os.path.join(folder, runfile.NAME)
@@ -35,6 +39,8 @@ def read_facts(folder: str) -> Facts:
             f"{path} is damaged ({error}). The run's other files are whole: mend it by hand, or delete the folder."
         )
         raise StoreError(message) from error
+    if not facts and not os.path.exists(path):
+        facts = _facts_of_writer(folder)
     if not isinstance(facts.get("id"), str) or not facts["id"]:
         message = f"{path} names no run id. The folder is no run: mend the file by hand, or remove the folder."
         raise StoreError(message)
@@ -45,6 +51,17 @@ def read_facts(folder: str) -> Facts:
         )
         raise SchemaTooNew(message)
     return facts
+
+
+def _facts_of_writer(folder: str) -> Facts:
+    """Return what the headers of a journal tell of a run: a segment that was copied alone can be read."""
+    for segments in tails.list_segments(os.path.join(folder, "journal")).values():
+        for _, path in segments:
+            with contextlib.suppress(OSError, StoreError):
+                said = tails.read_header(path).identity
+                owner = {key: said[key] for key in _OWNER if key in said}
+                return {**owner, "id": said.get("run"), "status": events.RUNNING, "started": said.get("opened")}
+    return {}
 
 
 def write_json(path: str, value: Mapping[str, object]) -> None:

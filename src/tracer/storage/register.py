@@ -18,7 +18,7 @@ from tracer.storage import folder as folders
 from tracer.storage import index, overview
 from tracer.storage.log_rows import LogRow, change, finding_id, is_number
 from tracer.storage.overview import Overview
-from tracer.storage.summaries import MINUS_ZERO, NAN, NUMBER, finding_row, number
+from tracer.storage.stored import MINUS_ZERO, NAN, NUMBER, finding_row, number
 from tracer.storage.tails import Place
 
 if TYPE_CHECKING:

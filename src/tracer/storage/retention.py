@@ -16,8 +16,9 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from tracer import clock
 from tracer.errors import StoreError
@@ -26,8 +27,27 @@ from tracer.storage.values import Expired
 
 if TYPE_CHECKING:
     from tracer.storage.catalog import Catalog
-    from tracer.storage.store import Store
+    from tracer.storage.listing import Condition
     from tracer.storage.values import RunRow
+
+
+class Shelf(Protocol):
+    """What keeping and throwing away asks of a store."""
+
+    path: Path
+
+    def runs(self, *, sort: str = "-started", where: Sequence[Condition] | None = None) -> list[RunRow]:
+        """Return runs."""
+
+    def delete(self, uid: str) -> int:
+        """Move a run to the trash."""
+
+    def trash(self) -> list[RunRow]:
+        """Return what is in the trash."""
+
+    def empty_trash(self) -> int:
+        """Free what has been there long enough."""
+
 
 #: How long a deleted run can be restored.
 TRASH_DAYS = 7
@@ -205,7 +225,7 @@ def reason_to_expire(row: RunRow, *, now: int, older_than_days: float | None, pa
 
 
 def expire(
-    store: Store, *, apply: bool = False, older_than_days: float | None = None, progress: Progress | None = None
+    store: Shelf, *, apply: bool = False, older_than_days: float | None = None, progress: Progress | None = None
 ) -> list[Expired]:
     """List the runs whose time is up; with `apply` move them to the trash, and empty it of what is there long enough.
 
@@ -243,7 +263,7 @@ def expire(
     return found
 
 
-def keep_promises(store: Store) -> int:
+def keep_promises(store: Shelf) -> int:
     """Do what was promised without being asked: trash runs whose own retention is over, empty the trash in time.
 
     Args:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracer.storage import duck, overview, snapshot, summaries
+from tracer.storage import duck, overview, snapshot, stored, summaries
 from tracer.storage.folder import journal_mark
 from tracer.storage.live import Rewind, live_columns, live_series
 from tracer.storage.names import clean_text
@@ -187,7 +187,7 @@ def _kept(row: Row) -> Overview | None:
     if data is not None:
         return overview.decode(form, base, shift, count, data)
     if n == 1:
-        return overview.of_points(np.array([row[4]], np.int64), np.array([summaries.number(last, last_kind)]))
+        return overview.of_points(np.array([row[4]], np.int64), np.array([stored.number(last, last_kind)]))
     return None
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from tracer.storage import snapshot as snapshots
 from tracer.storage.folder import journal_mark
-from tracer.storage.log_rows import LogRow, finding_id
+from tracer.storage.log_rows import LogRow
 from tracer.storage.recent import Recent, Summary
+from tracer.storage.stored import finding_row, number
 from tracer.storage.values import CheckpointRow, FindingRow, SeriesRow
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from tracer.storage.ground import Ground
     from tracer.storage.snapshot import Snapshot
 
-#: Last kinds of a series: SQLite keeps NaN as NULL and -0.0 as 0.
-NUMBER, NAN, MINUS_ZERO = 0, 1, 2
 #: A longer tail is folded first: record by record it would take seconds.
 _LONG_TAIL = 8 << 20
 
@@ -171,24 +170,6 @@ def ready(store: Ground, uid: str) -> None:
         register_theirs(store, uid)
 
 
-def number(last: float | None, kind: int) -> float:
-    """Return a last value from the catalog: the one place where NULL turns back into NaN, and 0 into -0.0."""
-    if kind == MINUS_ZERO:
-        return -0.0
-    return float("nan") if kind == NAN or last is None else last
-
-
-def finding_row(uid: str, row: LogRow) -> FindingRow:
-    """Return the finding that a row of `logs` holds."""
-    said = row.object()
-    last_step, details = said.get("last_step"), said.get("details")
-    return FindingRow(
-        finding_id(uid, row), uid, row.rank, row.step, last_step if isinstance(last_step, int) else None,
-        row.name or "", row.level or "", details if isinstance(details, dict) else {},
-        str(said.get("source", "live")), row.time,
-    )  # fmt: skip
-
-
 def _series_rows(rows: list[Row], texts: list[Row], facts: dict[str, Any], recent: Recent) -> list[SeriesRow]:
     """Merge the catalog's series with recent ones."""
     goals, units = facts.get("goals") or {}, facts.get("units") or {}
@@ -270,5 +251,5 @@ def _tail_bytes(journal: str) -> int:
 
 
 __all__ = [
-    "checkpoints", "finding_row", "findings", "last_values", "layer_names", "metrics", "number", "ready", "samples",
+    "checkpoints", "findings", "last_values", "layer_names", "metrics", "ready", "samples",
 ]  # fmt: skip
