@@ -184,7 +184,8 @@ def test_folders_that_come_change_and_go_are_noticed(base: Path) -> None:
 def test_a_damaged_run_json_hides_its_run_only(base: Path) -> None:
     make_run(base, "good")
     (make_run(base, "bad") / "run.json").write_text("{")
-    (base / "runs" / "empty").mkdir()
+    (base / "runs" / "begun" / "journal").mkdir(parents=True)
+    (base / "runs" / "begun" / ".run.1.2.json").write_text("{")
 
     with Store.open(base) as store:
         assert [row.uid for row in store.runs()] == ["good"]

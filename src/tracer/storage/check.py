@@ -67,8 +67,8 @@ def _check_run(store: Ground, name: str) -> tuple[list[Problem], int, int]:
     try:
         facts = folders.read_facts(folder)
     except StoreError as error:
-        # A process that died while it made its run leaves an empty folder: nothing was recorded, nothing is lost.
-        if os.path.exists(os.path.join(folder, "run.json")) or any(names for _, _, names in os.walk(folder)):
+        # A process that died while it made its run leaves nothing, or half a file under a hidden name.
+        if any(not name.startswith(".") for _, _, names in os.walk(folder) for name in names):
             problems.append(
                 Problem(os.path.join(folder, "run.json"), str(error), "Mend it by hand, or delete the folder.")
             )
