@@ -20,6 +20,7 @@ from typing import Self
 
 from tracer import clock, journal
 from tracer.errors import StoreError
+from tracer.storage.folder import sync_folder
 from tracer.version import __version__
 
 _STEPS = range(-(2**63), 2**63)
@@ -141,7 +142,7 @@ class CommandWriter:
             if self._seal < 0:
                 path = os.path.join(self._journal, journal.seal_name(self.writer))
                 self._seal = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-                _sync_folder(self._journal)
+                sync_folder(self._journal)
             self._blocks += 1
             length = self._end - self._sealed
             block = journal.Block(self.writer, 1, 1, self._blocks, self._sealed, length, self._crc)
@@ -246,15 +247,6 @@ def _unwritable(path: str, error: OSError) -> StoreError:
         f"{path} cannot be written ({error.strerror}). Free space or mend the rights of the folder, then try again."
     )
     return StoreError(message)
-
-
-def _sync_folder(path: str) -> None:
-    """Make new names in a folder survive a crash of the machine."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _forget_in_child() -> None:

@@ -4,49 +4,16 @@ from __future__ import annotations
 
 import getpass
 import os
-import socket
 from collections.abc import Mapping
 
-from tracer import clock, events, runfile
+from tracer import runfile
 from tracer.errors import StoreError
 
 
 def new_facts(uid: str, project: str, name: str, started: int, config: Mapping[str, object]) -> dict[str, object]:
     """Return the content of `run.json` of a run that begins in this process."""
-    nothing: dict[str, object] = {}
-    return {
-        "format": runfile.FORMAT,
-        "id": uid,
-        "project": project,
-        "name": name,
-        "status": events.RUNNING,
-        "reason": None,
-        "started": started,
-        "ended": None,
-        "steps": 0,
-        "checkpoints": 0,
-        "config": dict(config),
-        "settings": nothing,
-        "tags": [],
-        "notes": None,
-        "group": None,
-        "job_type": None,
-        "attempt": 1,
-        "world_size": 1,
-        "host": socket.gethostname(),
-        "user": _user(),
-        "pid": os.getpid(),
-        "process_started": clock.process_started(),
-        "boot": clock.boot_id(),
-        "environment": nothing,
-        "git": nothing,
-        "goals": nothing,
-        "units": nothing,
-        "cost": nothing,
-        "counters": nothing,
-        "expires": None,
-        "exit_code": None,
-    }
+    facts = runfile.new_facts(uid, project, name, {})
+    return {**facts, "started": started, "config": dict(config), "user": _user()}
 
 
 def create_run_folder(base: str | os.PathLike[str], facts: Mapping[str, object]) -> str:
