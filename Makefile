@@ -15,8 +15,8 @@ STORM_SECONDS ?= 600
 STORM_SEED ?=
 
 BIN := $(VENV)/bin
-# Set-up is done once for each content of these two files: the stamp bears its checksum.
-SUM := $(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
+# Set-up is done once for each content of these files: the stamp bears its checksum. The last ones build the native kernel.
+SUM := $(shell cat pyproject.toml constraints.txt hatch_build.py src/tracer/capture/native/*.[ch] | cksum | tr ' ' '-')
 READY := $(VENV)/.ready-$(SUM)
 BENCH_READY := $(VENV)/.bench-ready-$(SUM)
 

@@ -21,10 +21,13 @@ SCRIPTS = (
     "busy_thread",
     "training_step",
     "watch",
+    "tensor_statistics",
+    "flight",
     "kill",
     "imports",
     "finish",
     "store",
+    "layers",
     "runs",
 )
 PAGE = BENCHMARKS.parent / "docs" / "performance.md"

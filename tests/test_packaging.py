@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src"
+NATIVE = "tracer/capture/native/statistics.so"
 
 pytestmark = pytest.mark.slow
 
@@ -31,10 +32,10 @@ def run(*arguments: str | Path, **environment: str) -> str:
     return done.stdout
 
 
-def build(folder: Path) -> tuple[Path, Path]:
+def build(folder: Path, **environment: str) -> tuple[Path, Path]:
     """Build wheel and source distribution offline, from a copy: a build must not litter the tree."""
     tree = folder / "tree"
-    tree.mkdir()
+    tree.mkdir(parents=True)
     for name in (
         "pyproject.toml",
         "README.md",
@@ -43,13 +44,15 @@ def build(folder: Path) -> tuple[Path, Path]:
         "CONTRIBUTING.md",
         "Makefile",
         "constraints.txt",
+        "hatch_build.py",
     ):
         shutil.copy(ROOT / name, tree)
     for name in ("src", "tests", "docs", "changelog.d"):
-        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", "*.so"))
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-d", str(folder / "dist")],
         cwd=tree,
+        env=os.environ | environment,
         check=True,
         capture_output=True,
     )
@@ -67,14 +70,35 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: tuple[Path, Path]) 
     with zipfile.ZipFile(built[0]) as archive:
         names = archive.namelist()
 
-    shipped = sorted(name for name in names if ".dist-info/" not in name)
+    shipped = sorted(name for name in names if ".dist-info/" not in name and name != NATIVE)
     assert shipped == sorted(
         str(path.relative_to(SOURCE))
         for path in (SOURCE / "tracer").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so"
     )
     assert "tracer/py.typed" in shipped
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+
+def test_a_wheel_with_the_native_kernel_is_for_this_platform_and_any_python(built: tuple[Path, Path]) -> None:
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler")
+
+    with zipfile.ZipFile(built[0]) as archive:
+        assert NATIVE in archive.namelist()
+    assert built[0].name.endswith(f"-py3-none-manylinux_2_17_{os.uname().machine}.whl")
+
+
+def test_without_the_native_kernel_the_wheel_is_for_any_platform(tmp_path: Path) -> None:
+    wheels = [
+        build(tmp_path / "off", TRACER_BUILD_NATIVE="off")[0],
+        build(tmp_path / "broken", CC="/bin/false")[0],
+    ]
+
+    for wheel in wheels:
+        assert wheel.name.endswith("-py3-none-any.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            assert NATIVE not in archive.namelist()
 
 
 def test_the_wheel_says_what_it_is(built: tuple[Path, Path]) -> None:
@@ -101,6 +125,7 @@ def test_the_source_distribution_can_be_built_and_tested(built: tuple[Path, Path
         names = {name.partition("/")[2] for name in archive.getnames()}
 
     assert {"pyproject.toml", "README.md", "LICENSE", "Makefile", "constraints.txt", "src/tracer/__init__.py"} <= names
+    assert {"hatch_build.py", "src/tracer/capture/native/statistics.c", "src/tracer/capture/native/kernel.h"} <= names
     assert {"tests/conftest.py", "docs/index.md", "docs/pictures/flow.svg"} <= names
     assert [name for name in names if name.startswith((".venv", ".git/", "site/")) or name.endswith(".pyc")] == []
 
@@ -119,6 +144,10 @@ def test_the_wheel_works_in_an_environment_of_its_own(built: tuple[Path, Path], 
     # `import tracer` needs no dependency, so it works where none is installed.
     where = run(python, "-c", "import tracer; print(tracer.__file__)")
     assert where.startswith(str(tmp_path / "venv"))
+
+    # The native kernel is part of it, and tells so without torch or numpy.
+    native = run(python, "-c", "from tracer.capture import native; print(native.reason())")
+    assert native.startswith("in use" if shutil.which("cc") else "not part of this installation")
 
     # The command needs some, lent from here; our own Tracer is not lent, because its .pth file is not read this way.
     lent = next(path for path in sys.path if path.endswith("site-packages"))

@@ -38,7 +38,8 @@ def test_the_shortest_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "tracer: recording 'first' (project 'short') in .tracer"
     assert re.fullmatch(r"tracer: 'first' completed after 3 steps, \d+\.\d s", lines[1])
-    assert lines[2:] == ["tracer: see it with `tracer show first`"]
+    assert re.fullmatch(r"tracer: recording took [\d.e-]+ s", lines[2])
+    assert lines[3:] == ["tracer: see it with `tracer show first`"]
 
 
 @pytest.mark.parametrize("call", ["log({'loss': 1.0})", "step()", "finish()", "get_run_id()", "watch(None)"])

@@ -1,31 +1,43 @@
 """Watch a model train: every metric, every layer, the system under it, kept on this machine and never lost."""
 
-from tracer.active import finish, get_run_id, get_step, init, log, step, watch
+from tracer.active import finish, get_run_id, get_step, init, log, rows, step, unwatch, watch
 from tracer.state import _state
 from tracer.version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from tracer.capture.rows import with_rows
     from tracer.config import Config
     from tracer.config import Config as TracerConfig
-    from tracer.errors import TracerError
+    from tracer.errors import TracerError, TrainingAnomaly
+    from tracer.flight.capsule import load_capsule
+    from tracer.flight.recorder import FlightRecorder
+    from tracer.flight.settings import FlightConfig
     from tracer.run import Run
     from tracer.run import Run as TrainingTracer
 
 #: Opened when the name is used: `import tracer` stays light. The second column is what the name is called there.
 _LATER = {
     "Config": ("tracer.config", "Config"),
+    "FlightConfig": ("tracer.flight.settings", "FlightConfig"),
+    "FlightRecorder": ("tracer.flight.recorder", "FlightRecorder"),
     "Run": ("tracer.run", "Run"),
     "TracerConfig": ("tracer.config", "Config"),  # what older programs call the two
     "TracerError": ("tracer.errors", "TracerError"),
+    "TrainingAnomaly": ("tracer.errors", "TrainingAnomaly"),
     "TrainingTracer": ("tracer.run", "Run"),
+    "load_capsule": ("tracer.flight.capsule", "load_capsule"),
+    "with_rows": ("tracer.capture.rows", "with_rows"),
 }
 
 __all__ = [
     "Config",
+    "FlightConfig",
+    "FlightRecorder",
     "Run",
     "TracerConfig",
     "TracerError",
+    "TrainingAnomaly",
     "TrainingTracer",
     "__version__",
     "_state",
@@ -33,9 +45,13 @@ __all__ = [
     "get_run_id",
     "get_step",
     "init",
+    "load_capsule",
     "log",
+    "rows",
     "step",
+    "unwatch",
     "watch",
+    "with_rows",
 ]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from tracer.config import Config
@@ -110,17 +110,65 @@ def step() -> None:
     run.step()
 
 
-def watch(model: object, optimizer: object = None) -> None:
-    """Record gradient statistics of a model in the active run; see `Run.watch`.
+def watch(  # noqa: PLR0913 -- a keyword for each family that can be left out
+    model: object,
+    optimizer: object = None,
+    *,
+    gradients: bool = True,
+    weights: bool = True,
+    updates: bool = True,
+    activations: str | bool = "sampled",
+    histograms: bool = True,
+    layers: Sequence[str] | None = None,
+    flight: bool = True,
+) -> None:
+    """Record what happens inside a model in the active run; see `Run.watch`, also for the arguments.
 
-    Args:
-        model: A `torch.nn.Module`.
-        optimizer: The optimizer that steps it; may be left out.
+    Raises:
+        UsageError: No run is active.
+
+    Example:
+        >>> with tracer.init(project="docs", quiet=True):
+        ...     tracer.watch(torch.nn.Linear(4, 2))
+    """
+    _run().watch(
+        model,
+        optimizer,
+        gradients=gradients,
+        weights=weights,
+        updates=updates,
+        activations=activations,
+        histograms=histograms,
+        layers=layers,
+        flight=flight,
+    )
+
+
+def unwatch(model: object) -> None:
+    """Watch a model no more in the active run; see `Run.unwatch`.
 
     Raises:
         UsageError: No run is active.
     """
-    _run().watch(model, optimizer)
+    _run().unwatch(model)
+
+
+def rows(ids: object = None, loss: object = None, *, step: int | None = None) -> None:
+    """Say which rows of the data set the present batch of the active run holds; see `Run.rows`.
+
+    Args:
+        ids: A list, array or tensor; may be left out behind `tracer.with_rows`.
+        loss: One number per row.
+        step: The step; the run's own counter when absent.
+
+    Raises:
+        UsageError: No run is active.
+
+    Example:
+        >>> with tracer.init(project="docs", quiet=True):
+        ...     tracer.rows([4, 17, 23], loss=[0.1, 0.2, 9.5])
+    """
+    _run().rows(ids, loss, step=step)
 
 
 def finish() -> None:

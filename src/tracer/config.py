@@ -103,12 +103,21 @@ def _mapping(value: object) -> dict[str, object]:
     raise TypeError
 
 
+def _action(value: object) -> object:
+    """Take what shall be done; `reactions` reads it, and says what is wrong with it."""
+    if value is None or not (callable(value) or isinstance(value, (str, list, tuple))):
+        raise TypeError
+    return value
+
+
 _READERS: Mapping[str, Callable[[object], object]] = {
     "str": _text, "bool": _flag, "int": _whole, "float": _number, "list[str]": _names, "dict": _mapping,
+    "action": _action,
 }  # fmt: skip
 _NAMED = {
     "str": "text", "bool": "yes or no", "int": "a whole number", "float": "a number",
     "list[str]": "a list of names", "dict": "a dictionary",
+    "action": "an action, a function, or a list of them",
 }  # fmt: skip
 
 SETTINGS = (
@@ -145,7 +154,7 @@ SETTINGS = (
         help="Steps between two checkpoints: markers with statistics; every value is kept anyway.",
     ),
     Setting("capture_samples", "int", 5, minimum=0, help="Rows kept of each batch given to `run.log_samples`."),
-    Setting("track_gradients", "bool", True, help="Record gradient statistics of a watched model at checkpoints."),
+    Setting("track_gradients", "bool", True, help="Record statistics of the gradients of a watched model."),
     Setting("track_system_metrics", "bool", True, help="Record CPU, memory, disk and GPU in the background."),
     Setting("track_git", "bool", True, help="Record commit, branch and the uncommitted diff."),
     Setting("track_environment", "bool", True, help="Record Python, packages, platform and command line."),
@@ -154,6 +163,30 @@ SETTINGS = (
         "list[str]",
         None,
         help=("Watch only layers whose name holds one of these texts, matches a glob, or matches `re:` and a pattern."),
+    ),
+    Setting(
+        "max_overhead",
+        "float",
+        0.01,
+        minimum=0.0001,
+        help="Share of the training's time that watching may take; above it Tracer looks less often. 1 means no limit.",
+    ),
+    Setting("detect_anomalies", "bool", True, help="Judge what is logged while the run goes on."),
+    Setting(
+        "on_anomaly",
+        "action",
+        "continue",
+        help=(
+            "What is done about an anomaly: `continue`, `raise`, `skip`, `guard`, `checkpoint`, `webhook:URL`, "
+            "`command:LINE`, a function, or a list of them."
+        ),
+    ),
+    Setting(
+        "anomaly_severity",
+        "str",
+        "high",
+        choices=("low", "medium", "high", "critical"),
+        help="The least severity about which something is done; a function is called for all.",
     ),
     Setting("system_interval_s", "float", 10.0, minimum=0.1, help="Seconds between two samples of the system."),
     Setting(
@@ -251,6 +284,10 @@ class Config:
     track_git: bool
     track_environment: bool
     gradient_layers: list[str] | None
+    max_overhead: float
+    detect_anomalies: bool
+    on_anomaly: object
+    anomaly_severity: str
     system_interval_s: float
     durability: str
     journal: str
@@ -289,12 +326,7 @@ class Config:
         Raises:
             ConfigError: A value cannot be read; the message names the variable or file it came from.
         """
-        environ = os.environ if environ is None else environ
-        found = _from_file(environ.get("TRACER_CONFIG"))
-        for row in SETTINGS:
-            named = next((name for name in row.env if name in environ), None)
-            if named is not None:
-                found[row.name] = row.read(environ[named], named)
+        found = {row.name: value for row, value, source in explained(environ) if source != "default"}
         found.update(_known(arguments))
         return cls(**found)  # type: ignore[arg-type]  # each value was read by its row
 
@@ -302,14 +334,44 @@ class Config:
         """Return every field, ready for JSON."""
         values = {row.name: getattr(self, row.name) for row in SETTINGS}
         values["custom_metrics"] = {name: _shown(value) for name, value in self.custom_metrics.items()}
+        values["on_anomaly"] = _shown_action(self.on_anomaly)
         return values
 
     def __repr__(self) -> str:
         """Show what differs from the defaults."""
-        changed = {name: getattr(self, name) for name in sorted(self.given)}
+        values = self.to_dict()  # without what may be secret
+        changed = {name: values[name] for name in sorted(self.given)}
         return (
             f"Config(project_name={self.project_name!r}, " + ", ".join(f"{k}={v!r}" for k, v in changed.items()) + ")"
         )
+
+
+def explained(environ: Mapping[str, str] | None = None) -> list[tuple[Setting, object, str]]:
+    """Return each setting, the value that a new run would get, and its source: a variable, the file, or `default`.
+
+    Args:
+        environ: The environment; the process' own when absent.
+
+    Raises:
+        ConfigError: A value cannot be read; the message names the variable or file it came from.
+
+    Example:
+        >>> [(row.name, value) for row, value, source in explained({"TRACER_PROJECT": "gpt"}) if source != "default"]
+        [('project_name', 'gpt')]
+    """
+    environ = os.environ if environ is None else environ
+    path = environ.get("TRACER_CONFIG")
+    from_file = _from_file(path)
+    found: list[tuple[Setting, object, str]] = []
+    for row in SETTINGS:
+        named = next((name for name in row.env if name in environ), None)
+        if named is not None:
+            found.append((row, row.read(environ[named], named), named))
+        elif row.name in from_file:
+            found.append((row, from_file[row.name], path or _FILE))
+        else:
+            found.append((row, _fresh(row), "default"))
+    return found
 
 
 def _known(arguments: Mapping[str, object]) -> dict[str, object]:
@@ -352,6 +414,7 @@ def _from_file(path: str | None) -> dict[str, object]:
         message = f"The settings file {path!r} holds {type(content).__name__}, not `name: value` lines."
         raise ConfigError(message)
     content = content.get("tracer", content)
+    content = {name: value for name, value in content.items() if name != "flight"}  # `flight.settings` reads that
     return {name: _ROWS[name].read(value, f"{path}: {name}") for name, value in _known(content).items()}
 
 
@@ -369,6 +432,14 @@ def _shown(value: object) -> object:
     return f"<function {getattr(value, '__name__', 'of yours')}>" if callable(value) else value
 
 
+def _shown_action(value: object) -> object:
+    """Return what `on_anomaly` was set to as it may be stored: addresses and commands may hold keys."""
+    if isinstance(value, (list, tuple)):
+        return [_shown_action(part) for part in value]
+    kind, colon, _ = str(value).partition(":")
+    return _shown(value) if callable(value) else f"{kind}:…" if colon else value
+
+
 TracerConfig = Config  # what older programs call it
 
-__all__ = ["SETTINGS", "Config", "Setting", "TracerConfig"]
+__all__ = ["SETTINGS", "Config", "Setting", "TracerConfig", "explained"]

@@ -8,6 +8,8 @@
     │   ├── SchemaTooNew    a newer Tracer wrote it
     │   ├── JournalCorrupt  bytes of a journal fail their check
     │   └── RunNotFound     no run of that name or id; also a ValueError
+    ├── CapsuleError        a capsule cannot be read or replayed
+    ├── TrainingAnomaly     training went wrong, and the program asked to be stopped then
     └── CommandError        a command's refusal; carries the exit code, only `cli.main` prints it
 
 A message says the fact, the value and the remedy. A wrong argument is a plain `TypeError` or `ValueError`.
@@ -48,6 +50,18 @@ class RunNotFound(StoreError, ValueError):
     """No run answers to that name or id."""
 
 
+class CapsuleError(TracerError):
+    """A capsule cannot be read or replayed; the message names the entry."""
+
+
+class TrainingAnomaly(TracerError):
+    """Training went wrong and the program asked to be stopped; `finding` says how, `capsule` is the file, if any."""
+
+    def __init__(self, message: str, *, finding: object = None, capsule: str | None = None) -> None:
+        super().__init__(message)
+        self.finding, self.capsule = finding, capsule
+
+
 class CommandError(TracerError):
     """A command cannot do what it was asked; `exit_code` is what the shell sees."""
 
@@ -57,6 +71,7 @@ class CommandError(TracerError):
 
 
 __all__ = [
+    "CapsuleError",
     "CommandError",
     "ConfigError",
     "JournalCorrupt",
@@ -65,5 +80,6 @@ __all__ = [
     "SchemaTooNew",
     "StoreError",
     "TracerError",
+    "TrainingAnomaly",
     "UsageError",
 ]

@@ -38,6 +38,9 @@ COUNTERS = {
 #: Counted for `run.json` and `tracer doctor`; nothing was lost, so the summary does not speak of it.
 HARMLESS = frozenset({"segments_late"})
 
+#: What is recorded beside what the program logs: the machine, and what recording itself cost.
+BESIDE = ("system/", "tracer/")
+
 
 class Scalars:
     """Values of metrics at one step; without a step it is the run's own counter."""
@@ -79,6 +82,21 @@ class LayerValues:
 
     def __init__(self, axis: Axis, matrix: Buffer, step: int | None = None, time: float | None = None) -> None:
         self.axis, self.matrix, self.step, self.time = axis, matrix, step, time
+
+
+class Histograms:
+    """How many values of each layer fall between two powers of two; exact, and sums of them are histograms again.
+
+    Bin `k` of `counts` holds the magnitudes from 2**(lowest + k) up to, not including, the next power; zeros and values
+    that are not finite are counted in the statistics. One row of 32-bit counts per sign (negative first) and layer.
+    """
+
+    __slots__ = ("axis", "bins", "counts", "lowest", "step", "time")
+
+    def __init__(
+        self, axis: Axis, lowest: int, bins: int, counts: Buffer, step: int | None = None, time: float | None = None
+    ) -> None:
+        self.axis, self.lowest, self.bins, self.counts, self.step, self.time = axis, lowest, bins, counts, step, time
 
 
 class Metadata:

@@ -17,7 +17,12 @@ and one seal file, `journal/<writer>.seal`. A segment is a header and then recor
     record   u32 length · u32 schema · i64 step · f64 time · payload · u32 sequence · u32 commit
 
 Schemas from 256 up are rows: k doubles, in the order of the key tuple that a schema record declared before.
-Below 256 they are kinds (`Kind`), their payload is UTF-8 JSON padded with zeros to 8 bytes, but for layer values.
+Below 256 they are kinds (`Kind`), their payload is UTF-8 JSON padded with zeros to 8 bytes, but for layer values and
+histograms:
+
+    layers     u32 axis · u32 0 · f32 statistics x layers
+    histogram  u32 axis · i32 lowest · u32 bins · u32 0 · u32 signs (negative first) x layers x bins
+
 The commit word is stored last and depends on the sequence and the generation: a torn record has the wrong one, and
 what a recycled file held in an earlier life is never read. Everything is little-endian.
 
@@ -58,6 +63,7 @@ _COMMIT = 0x54524A31
 _PREFIX = struct.Struct("<IIqd")
 _SUFFIX = struct.Struct("<II")
 _LAYER_PREFIX = struct.Struct("<II")
+_HISTOGRAM_PREFIX = struct.Struct("<IiII")
 _PACKERS: dict[int, struct.Struct] = {}
 
 
@@ -192,6 +198,11 @@ def layers_payload(axis: int, matrix: Buffer) -> bytes:
     return _LAYER_PREFIX.pack(axis, 0) + bytes(memoryview(matrix).cast("B"))
 
 
+def histogram_payload(axis: int, lowest: int, bins: int, counts: Buffer) -> bytes:
+    """Return the payload of histograms: axis, lowest exponent, bins, then counts by sign (negative first) and layer."""
+    return _HISTOGRAM_PREFIX.pack(axis, lowest, bins, 0) + bytes(memoryview(counts).cast("B"))
+
+
 def record_bytes(kind: int, payload: bytes, step: int, time: float, sequence: int, key: int) -> bytes:
     """Return a whole record of a kind that is not a row."""
     padded = payload + b"\0" * (-len(payload) % 8)
@@ -225,6 +236,11 @@ class Record:
     def layers(self) -> tuple[int, memoryview[float]]:
         """Return the axis' number and the float32 matrix of a record of layer values."""
         return _LAYER_PREFIX.unpack_from(self.payload)[0], self.payload[_LAYER_PREFIX.size :].cast("f")
+
+    def histograms(self) -> tuple[int, int, int, memoryview[int]]:
+        """Return the axis' number, the lowest exponent, the number of bins and the counts of a record of histograms."""
+        axis, lowest, bins, _ = _HISTOGRAM_PREFIX.unpack_from(self.payload)
+        return axis, lowest, bins, self.payload[_HISTOGRAM_PREFIX.size :].cast("I")
 
 
 def scan(data: Buffer, start: int, stop: int, generation: int) -> Iterator[Record]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Any, Self
 
@@ -17,6 +17,7 @@ from functools import cached_property
 from tracer import clock, events, journal, places, runfile, sink
 from tracer.config import Config
 from tracer.errors import UsageError
+from tracer.observers import Observers
 from tracer.record.companion import Companion
 from tracer.record.endings import Endings, described
 from tracer.record.identity import Place
@@ -24,6 +25,10 @@ from tracer.record.opening import open_run
 from tracer.record.recorder import Recorder
 
 _BACKGROUND_WAIT_S = 1.0
+#: What a call of `log` takes, for the account: timing each would cost as much again.
+_RECORD_S = 1.5e-6
+#: Shorter runs are told in seconds what recording took.
+_SHORT_RUN_S = 10.0
 
 
 class Run:
@@ -70,7 +75,8 @@ class Run:
         self._here = self._recorder.here
         self._interval = config.checkpoint_interval
         self._saved = True
-        self._gradients: Any = None
+        about = {"run": self.run_id, "name": self.name, "project": self._facts["project"]}
+        self._observers = Observers(config, self._recorder, about, self.checkpoint)
         self._samples: Any = None
         self._collector: Any = None
         self._finished = False
@@ -132,30 +138,70 @@ class Run:
         self._steps.step = step
         self._steps.due = 0
 
-    def watch(self, model: object, optimizer: object = None) -> None:  # noqa: ARG002 -- found by torch's own hooks today
-        """Record gradient statistics of a model at every checkpoint, as its optimizer sees them.
+    def watch(  # noqa: PLR0913 -- a keyword for each family that can be left out
+        self,
+        model: object,
+        optimizer: object = None,
+        *,
+        gradients: bool = True,
+        weights: bool = True,
+        updates: bool = True,
+        activations: str | bool = "sampled",
+        histograms: bool = True,
+        layers: Sequence[str] | None = None,
+        flight: bool = True,
+    ) -> None:
+        """Record what happens inside a model, as its optimizer sees it, for at most `max_overhead` of the time.
 
         Args:
             model: A `torch.nn.Module`; several may be watched.
             optimizer: The optimizer that steps it; optimizers are found without it.
+            gradients: Norm, mean, std, max, min, zeros, NaNs and infinities of each parameter's gradient.
+            weights: The same of the parameters, and the norms of the optimizer's state.
+            updates: How far a step moves each parameter, in relation to its size.
+            activations: What the modules put out, on sampled steps (`"sampled"`), on every step (True), or never.
+            histograms: Exact histograms of the gradients by power of two, on sampled steps.
+            layers: Which parameters and modules: texts in the name, globs, or `re:` and a pattern. `gradient_layers`
+                when absent.
+            flight: Keep the last steps in memory, and the bad one in a capsule that can be replayed.
 
         Raises:
             TypeError: It is no module.
+            ValueError: The optimizer holds none of its parameters, or a layer pattern cannot be read.
 
         Example:
             >>> with tracer.init(project="docs", quiet=True) as run:
-            ...     run.watch(torch.nn.Linear(4, 2))
+            ...     run.watch(torch.nn.Linear(4, 2), layers=["*.weight"])
         """
         self.model = model
-        if not self.config.track_gradients:
-            return
-        if self._gradients is None:
-            from tracer.capture.gradients import GradientStatistics
-
-            self._gradients = GradientStatistics(guard=self._guard)
-        self._gradients.attach(model, layers=self.config.gradient_layers, due=self._checkpoint_is_next)
+        chosen = self.config.gradient_layers if layers is None else layers
+        self._observers.watch(
+            model,
+            optimizer,
+            gradients=gradients and self.config.track_gradients,
+            weights=weights,
+            updates=updates,
+            activations=activations,
+            histograms=histograms and self.config.track_gradients,
+            layers=chosen,
+            flight=flight,
+        )
 
     attach_hooks = watch
+
+    def unwatch(self, model: object) -> None:
+        """Watch a model no more; what was recorded of it stays.
+
+        Args:
+            model: A model that `watch` was given; any other is ignored.
+
+        Example:
+            >>> with tracer.init(project="docs", quiet=True) as run:
+            ...     model = torch.nn.Linear(4, 2)
+            ...     run.watch(model)
+            ...     run.unwatch(model)
+        """
+        self._observers.unwatch(model)
 
     def log_samples(
         self,
@@ -193,15 +239,36 @@ class Run:
         if chosen is not None:
             self._sample_writer().put(chosen)
 
+    def rows(self, ids: object = None, loss: object = None, *, step: int | None = None) -> None:
+        """Say which rows of the data set the present batch holds, and what the loss of each is.
+
+        Kept by reference and read later, on another thread: nothing is copied, and no device is waited for. A spike of
+        the loss then names its rows, and rows that are bad again and again are found. With `tracer.with_rows(loader)`
+        the ids come by themselves.
+
+        Args:
+            ids: A list, array or tensor: places in the data set, or names. May be left out behind `with_rows`.
+            loss: One number per row, as `reduction="none"` gives it.
+            step: The step; the run's own counter when absent.
+
+        Raises:
+            TypeError: The loss is a single number, or the ids are none.
+            ValueError: There is not one loss for each row.
+
+        Example:
+            >>> with tracer.init(project="docs", quiet=True) as run:
+            ...     run.rows([4, 17, 23], loss=[0.1, 0.2, 9.5])
+        """
+        from tracer.capture.rows import Rows
+
+        self.take(Rows(ids, loss, step))
+
     def checkpoint(self) -> None:
         """Record a marker with the values, system figures and gradient statistics that are current now."""
         self._steps.checkpoints += 1
         with self._guard("recording a checkpoint"):
             self._log_custom_metrics()
-            if self._gradients is not None:
-                for values in (*self._gradients.arrived(), self._gradients.measure(self._steps.step)):
-                    if values is not None:
-                        self._recorder.append_layers(values)
+            self._observers.checkpoint(self._steps.step)
             system = self._collector.latest if self._collector is not None else None
             values = self._recorder.current_values()
             self._recorder.begin_checkpoint()
@@ -227,10 +294,10 @@ class Run:
         deadline = clock.monotonic() + self.config.finish_timeout_s
         self._endings.restore()
         with self._guard("finishing the run"):
+            self._observers.stop()
             self._stop_capture()
             if self._recorder.current_values():
                 self.checkpoint()
-            self._record_late_gradients()
             self._record_end(status, reason, exit_code)
         for told in self.when_finished:
             told()
@@ -251,6 +318,7 @@ class Run:
         if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
             self.finish()
         else:
+            self._observers.failed(error)
             self.finish(events.FAILED, described(error), 1)
 
     # What is known of the run.
@@ -331,7 +399,7 @@ class Run:
 
     def _begin(self) -> None:
         """Start listening, capturing and looking after the journal."""
-        self._endings = Endings(self._end, lambda: (self._steps.step, self._sequence()))
+        self._endings = Endings(self._end, lambda: (self._steps.step, self._sequence()), self._observers.failed)
         self._companion = Companion(self._recorder, self.config.storage_path)
         self._recorder.upkeep.each_second.append(self._save_if_changed)
         if self.config.maintain == "companion" and self._place.rank == 0 and self._recorder.mode == "mapped":
@@ -361,6 +429,8 @@ class Run:
             self.log(event.values, event.step)
         elif isinstance(event, events.LayerValues):
             self._recorder.append_layers(event)
+        elif isinstance(event, events.Histograms):
+            self._recorder.append_histograms(event)
         elif isinstance(event, events.Metadata):
             runfile.merge(self._facts, dict(event.changes))
             self._recorder.append(journal.Kind.METADATA, event.changes)
@@ -368,8 +438,11 @@ class Run:
         elif isinstance(event, events.Finding):
             said = {"kind": event.kind, "severity": event.severity, "step": event.step, "last_step": event.last_step}
             self._recorder.append(journal.Kind.FINDING, {**said, "details": event.details}, event.step)
+            self._observers.take(event)
         elif isinstance(event, events.Samples):
             self._sample_writer().put(event)
+        else:
+            self._observers.take(event)  # the rows of a batch
 
     def _capture_surroundings(self) -> None:
         """Learn of code and environment on a thread of its own: git and package lists take their time."""
@@ -398,16 +471,8 @@ class Run:
             self._samples.stop()
         sink.listen(None)
 
-    def _record_late_gradients(self) -> None:
-        """Write the statistics that are still on their way from a device."""
-        if self._gradients is not None:
-            for values in self._gradients.arrived(wait=True):
-                self._recorder.append_layers(values)
-
     def _record_end(self, status: str, reason: str | None, exit_code: int | None) -> None:
         """Write the end record, and with it the end of this process' part."""
-        if self._gradients is not None:
-            self._gradients.detach()
         end = {"status": status, "reason": reason, "exit_code": exit_code, "ended": clock.now_us()}
         counts = {"steps": self._steps.step, "checkpoints": self._steps.checkpoints}
         self._recorder.append(journal.Kind.END, {**end, **counts})
@@ -428,12 +493,26 @@ class Run:
             steps=self._steps.step,
             checkpoints=self._steps.checkpoints,
             counters=self._guard.counters.nonzero(),
-            cost={
-                "seconds": round(self._recorder.upkeep.cost_s, 6),
-                "of_seconds": round(clock.monotonic() - self._born, 3),
-            },
+            cost=self.cost(),
         )
         self._write_facts()
+
+    def cost(self) -> dict[str, Any]:
+        """Return what recording cost, and of how much time: of the steps where a model was watched, else of all."""
+        parts = self._observers.cost()
+        of_seconds = parts.pop("steps", 0.0) or clock.monotonic() - self._born
+        parts["journal"] = self._recorder.upkeep.cost_s + self._sequence() * _RECORD_S
+        shown = {name: round(seconds, 6) for name, seconds in parts.items()}
+        return {"seconds": round(sum(parts.values()), 6), "of_seconds": round(of_seconds, 3), "parts": shown}
+
+    def _cost_told(self) -> str:
+        """Say what recording cost."""
+        cost = self.cost()
+        seconds, of_seconds = float(cost["seconds"]), float(cost["of_seconds"])
+        if of_seconds < _SHORT_RUN_S:  # what a beginning costs once is no share of a step
+            return f"recording took {seconds:.2g} s"
+        of = "step time" if "recorder" in cost["parts"] else "the time"
+        return f"Tracer cost {100 * seconds / of_seconds:.2g} % of {of}"
 
     def _write_facts(self) -> None:
         """Write `run.json`; only the first rank owns it."""
@@ -447,10 +526,15 @@ class Run:
         because = f": {reason}" if reason else ""
         took = clock.monotonic() - self._born
         sink.say(f"tracer: {self.name!r} {status}{because} after {self._steps.step:,} steps, {took:.1f} s")
+        sink.say(f"tracer: {self._cost_told()}")
         for name, count in self._guard.counters.nonzero().items():
             if name in events.HARMLESS:
                 continue
             sink.say(f"tracer: {count:,} {events.COUNTERS[name]}")
+        found = self._observers.found
+        if found:
+            kinds = ", ".join(f"{kind} {len(steps)}" for kind, steps in sorted(found.items()))
+            sink.say(f"tracer: anomalies were found ({kinds}): `tracer anomalies {self.name}`")
         if not synced:
             sink.say(
                 "tracer: the disk was too slow to sync everything; it survives the program, not yet a power failure"
@@ -466,15 +550,16 @@ class Run:
             steps.step -= 1
             raise UsageError(self._recorder.finished_message())
         journal.stamp_steps(self._recorder.writer().buffer, journal.STEPS_AT, steps.step)
+        look_at = self._observers.look(steps.step)  # before a checkpoint, which forgets what was current
         self._recorder.end_step()
         if steps.step % self._interval == 0:
             self.checkpoint()
         next_checkpoint = (steps.step // self._interval + 1) * self._interval
-        steps.due = 0 if self._recorder.has_work_at_each_step else next_checkpoint
-
-    def _checkpoint_is_next(self) -> bool:
-        """Tell whether the next `step` will be a checkpoint; asked before every step of an optimizer."""
-        return (self._steps.step + 1) % self._interval == 0
+        # Another thread may have asked for the next step meanwhile, by setting `due` to 0 while this one was ending.
+        steps.due = 0 if self._recorder.has_work_at_each_step else min(next_checkpoint, look_at)
+        self._observers.reactions.due()  # last: it may stop the training, as the program asked
+        if self._observers.reactions.waiting:
+            steps.due = 0
 
     def _log_custom_metrics(self) -> None:
         """Record what the functions among `custom_metrics` return."""

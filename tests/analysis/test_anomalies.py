@@ -1,4 +1,4 @@
-"""What `analysis.anomalies` finds."""
+"""What the detectors of losses, gradients, memory and NaN find, given arrays."""
 
 from __future__ import annotations
 
@@ -8,14 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tracer.analysis.anomalies import (
-    gradient_anomalies,
-    layer_nan_or_inf,
-    loss_anomalies,
-    memory_spikes,
-    nan_or_inf,
-    norm_anomalies,
-)
+from tracer.analysis.finiteness import layer_nan_or_inf, nan_or_inf
+from tracer.analysis.gradients import gradient_anomalies, norm_anomalies
+from tracer.analysis.losses import loss_anomalies
+from tracer.analysis.memory import memory_spikes
 from tracer.events import Finding
 
 Curve = NDArray[np.float64]

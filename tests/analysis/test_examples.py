@@ -8,7 +8,11 @@ import importlib
 import numpy as np
 import pytest
 
-MODULES = ("anomalies", "curves", "differences", "goals", "reduction", "severities", "statistics")
+MODULES = (
+    "activations", "causes", "courses", "curves", "differences", "explanations", "finiteness", "goals", "gradients",
+    "groups", "kinds", "losses", "memory", "pace", "reduction", "severities", "statistics", "subjects", "tensors",
+    "windows",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MODULES)

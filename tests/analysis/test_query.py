@@ -14,13 +14,15 @@ import pytest
 import tracer
 from tracer import events
 from tracer.analysis import AnomalyDetector, QueryEngine
+from tracer.config import Config
 
 NAN = float("nan")
 
 
 def record(name: str, losses: list[float], **settings: object) -> str:
     """Record a run with these losses and return its id."""
-    quiet = {"quiet": True, "track_system_metrics": False, "track_git": False, "track_environment": False}
+    off = ("track_system_metrics", "track_git", "track_environment", "detect_anomalies")
+    quiet = {"quiet": True, **dict.fromkeys(off, False)}
     with tracer.init(project="demo", run_name=name, **quiet, **settings) as run:
         for loss in losses:
             run.log({"loss": loss, "eval": {"acc": 1 - loss / 10}})
@@ -182,7 +184,8 @@ def test_gradients_and_memory_come_from_checkpoints(query: QueryEngine) -> None:
         (400, "vanishing_gradient", "medium"),
     ]
     details = [one["details"] for one in found]
-    assert details[0] == {"layer": "fc", "norm": 5000.0, "threshold": 100.0, "last_step": 200}
+    expected = {"layer": "fc", "norm": 5000.0, "threshold": 100.0, "last_step": 200}
+    assert {name: details[0][name] for name in expected} == expected
     assert {key: details[1][key] for key in ("gpu", "memory_util", "threshold")} == {
         "gpu": "0",
         "memory_util": 99.0,
@@ -243,3 +246,56 @@ def test_findings_of_the_run_itself_are_there_too(query: QueryEngine) -> None:
 def test_an_unknown_run_has_no_anomalies_to_detect(query: QueryEngine) -> None:
     with pytest.raises(ValueError, match="nobody"):
         AnomalyDetector(query.storage).detect_all_anomalies("nobody")
+
+
+def record_gradients() -> str:
+    """Record two layers: norms at every step, everything at every second one; return the run's id."""
+    from array import array
+
+    from tracer.storage.backend import StorageBackend
+
+    names = ["fc.weight", "fc.bias"]
+    backend = StorageBackend(Config(project_name="demo", storage_path="./.tracer"))
+    backend.create_run("grads", "demo", "grads", 1000.0, {})
+    writer = backend._writer("grads")
+    for step in range(4):
+        statistics = events.TENSOR_STATISTICS if step % 2 == 0 else ("norm",)
+        rows = [[step + 0.5, step + 0.25], *([7.0, 8.0] for _ in statistics[1:])]
+        matrix = array("f", [value for row in rows for value in row]).tobytes()
+        writer.add_layers("gradients", names, statistics, matrix, step, 1000.0 + step)
+    backend.close()
+    return "grads"
+
+
+def test_gradient_statistics_come_by_layer_with_the_keys_of_the_documents(query: QueryEngine) -> None:
+    run_id = record_gradients()
+
+    found = query.get_gradient_stats(run_id)
+
+    assert list(found) == ["fc.weight", "fc.bias"]
+    assert list(found["fc.bias"]) == ["steps", *events.DOCUMENTED_STATISTICS]
+    assert found["fc.bias"]["steps"] == [0, 1, 2, 3]
+    assert found["fc.bias"]["norm"] == [0.25, 1.25, 2.25, 3.25]
+    assert found["fc.weight"]["num_nans"][::2] == [7, 7]
+    assert all(value != value for value in found["fc.weight"]["mean"][1::2])  # noqa: PLR0124 -- NaN
+
+
+def test_gradient_statistics_of_some_layers_and_steps(query: QueryEngine) -> None:
+    run_id = record_gradients()
+
+    assert query.get_gradient_stats(run_id, "fc.weight", "norm", steps=(1, 3)) == {
+        "fc.weight": {"steps": [1, 2], "norm": [1.5, 2.5]}
+    }
+    assert query.get_gradient_stats(run_id, ["fc.bias"], ["num_zeros"], steps=2) == {
+        "fc.bias": {"steps": [2], "num_zeros": [8]}
+    }
+    assert query.get_gradient_stats(run_id, axis="weights") == {}
+
+
+def test_gradient_statistics_that_nobody_recorded_are_an_error(query: QueryEngine) -> None:
+    run_id = record_gradients()
+
+    with pytest.raises(ValueError, match=r"no layer 'conv'\. There are: fc\.weight, fc\.bias"):
+        query.get_gradient_stats(run_id, "conv")
+    with pytest.raises(ValueError, match="no statistic 'median'"):
+        query.get_gradient_stats(run_id, statistic="median")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from tracer.capture import gradients
+from tracer.capture import gradients, tensor_statistics
 from tracer.capture.gradients import GradientStatistics
 from tracer.capture.hooks import GradientHook, HookManager
 from tracer.config import Config
@@ -183,14 +183,14 @@ def test_measuring_while_a_checkpoint_stays_due_is_rare(watched: Watch, monkeypa
     now = [0.0]
     monkeypatch.setattr(gradients.clock, "monotonic", lambda: now[0])
     reductions = []
-    make = gradients.Reduction
+    make = tensor_statistics.Reduction
 
     def counted(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         now[0] += 1.0  # measuring takes a second
         reductions.append(1)
         return make(*args, **kwargs)
 
-    monkeypatch.setattr(gradients, "Reduction", counted)
+    monkeypatch.setattr(tensor_statistics, "Reduction", counted)
     for _ in range(500):
         backward(model)
         optimizer.step()
@@ -281,9 +281,9 @@ def test_a_sparse_gradient_is_measured(watched: Watch) -> None:
 
 
 def test_what_lies_on_a_device_arrives_later_with_its_own_step(watched: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gradients, "_reads_later", lambda device: True)  # noqa: ARG005
+    monkeypatch.setattr(tensor_statistics, "reads_later", lambda device: True)  # noqa: ARG005
     there = [False]
-    monkeypatch.setattr(gradients.Reduction, "arrived", lambda self: there[0])  # noqa: ARG005
+    monkeypatch.setattr(tensor_statistics.Reduction, "arrived", lambda self: there[0])  # noqa: ARG005
     model = nn.Linear(2, 1)
     statistics = watched(model)
     backward(model)
@@ -299,8 +299,8 @@ def test_what_lies_on_a_device_arrives_later_with_its_own_step(watched: Watch, m
 
 
 def test_finish_waits_for_what_is_underway(watched: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gradients, "_reads_later", lambda device: True)  # noqa: ARG005
-    monkeypatch.setattr(gradients.Reduction, "arrived", lambda self: False)  # noqa: ARG005
+    monkeypatch.setattr(tensor_statistics, "reads_later", lambda device: True)  # noqa: ARG005
+    monkeypatch.setattr(tensor_statistics.Reduction, "arrived", lambda self: False)  # noqa: ARG005
     model = nn.Linear(2, 1)
     statistics = watched(model)
     for step in (1, 2):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,9 +13,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tracer.capture.reductions import Reduction, Row, plain
+from tracer.capture import native
+from tracer.capture.reductions import Reduction, Row, norms, plain, total_norm
+from tracer.capture.tables import TABLE
 
 pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(autouse=True, params=["native", "portable"])
+def _way(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Take both ways: every test here holds for each."""
+    if request.param == "portable":
+        with native.switched_off():
+            yield
+    elif native.available():
+        yield
+    else:
+        pytest.skip("needs the native kernel, which is built where a C compiler is")
 
 
 class Operations(TorchDispatchMode):
@@ -72,6 +87,14 @@ TENSORS = {
     "bfloat16": torch.linspace(-1, 2, 1000).bfloat16(),
     "half": torch.linspace(-1, 2, 1000).half(),
     "half that overflows": torch.full((10_000,), 60_000.0).half(),
+    "transposed": torch.linspace(-1, 2, 1000).reshape(10, 100).t(),
+    "channels last": torch.linspace(-1, 2, 600).reshape(2, 3, 10, 10).to(memory_format=torch.channels_last),
+    "not aligned": torch.linspace(-1, 2, 1003)[3:],
+    "several blocks": torch.sin(torch.arange(70_001.0)),
+    "one block overflows": torch.cat([torch.linspace(-1, 2, 5000), torch.full((5000,), 1e30)]),
+    "denormal": torch.tensor([1e-40, -3e-45, 0.0, 1.0]),
+    "negated in place": torch.tensor([1 + 2j, 3 - 4j]).conj().imag,
+    "a NaN among many": torch.linspace(-1, 2, 100_000).index_fill(0, torch.tensor([77_777]), math.nan),
 }
 
 
@@ -151,15 +174,78 @@ def test_a_sparse_gradient_is_measured_by_its_values_summed() -> None:
     assert (row.norm, row.max, row.min, row.zeros) == (5.0, 4.0, 3.0, 0)
 
 
-def test_a_batch_takes_the_fewest_operations_and_reads_no_single_value() -> None:
-    tensors = [torch.randn(8, 4) for _ in range(53)]
+def test_no_single_value_is_read_through_torch() -> None:
+    tensors = [torch.randn(8, 4) for _ in range(53)] + [torch.randn(8).bfloat16(), torch.tensor([math.nan])]
 
     with Operations() as operations:
         Reduction(tensors).rows()
 
-    assert operations.counts == {
-        "aminmax": 53, "sum": 53, "count_nonzero": 53, "rsub": 53, "_foreach_norm": 1, "stack": 1,
-    }  # fmt: skip
+    assert "_local_scalar_dense" not in operations.counts
+    assert operations.counts["_foreach_norm"] <= 1
+
+
+def test_without_values_there_are_no_rows() -> None:
+    assert Reduction([]).rows() == []
+    assert (norms([]), total_norm([])) == ([], 0.0)
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["now", "later"])
+def test_shards_are_combined_before_anything_is_derived(*, later: bool) -> None:
+    whole = [torch.linspace(-1, 2, 1000), torch.tensor([0.0, 5.0])]
+    shards = [[whole[0][:300], whole[1][:2]], [whole[0][300:], whole[1][2:]]]
+    sums = [TABLE.index(name) for name in ("count", "sum", "squares", "zeros", "nans", "infs")]
+    seen: list[torch.Tensor] = []
+
+    def keep(table: torch.Tensor) -> torch.Tensor:
+        seen.append(table.clone())
+        return table
+
+    def join(table: torch.Tensor) -> torch.Tensor:
+        both = torch.stack([seen[0], table])
+        joined = table.clone()
+        joined[sums] = both.sum(0)[sums]
+        joined[TABLE.index("min")], joined[TABLE.index("max")] = both.amin(0)[3], both.amax(0)[4]
+        return joined
+
+    Reduction(shards[0], later=later, combine=keep)
+    rows = Reduction(shards[1], later=later, combine=join).rows()
+
+    assert (seen[0].dtype, seen[0].shape, seen[0].is_contiguous()) == (torch.float64, (8, 2), True)
+    for row, tensor in zip(rows, whole, strict=True):
+        assert_close(row, expected(tensor))
+
+
+def test_figures_are_the_rows_as_one_array() -> None:
+    reduction = Reduction([torch.tensor([3.0, 4.0]), torch.tensor([1.0])])
+
+    assert reduction.figures().shape == (8, 2)
+    assert reduction.figures()[0].tolist() == [row.norm for row in reduction.rows()]
+
+
+@pytest.mark.parametrize("tensor", TENSORS.values(), ids=TENSORS.keys())
+def test_a_norm_is_that_of_double_precision(tensor: torch.Tensor) -> None:
+    wanted = tensor.double().norm().item()
+
+    assert norms([tensor, tensor]) == pytest.approx([wanted] * 2, rel=1e-5, nan_ok=True)
+
+
+def test_the_total_norm_takes_all_tensors_together() -> None:
+    tensors = [tensor for name, tensor in TENSORS.items() if "NaN" not in name and "infini" not in name]
+    wanted = torch.cat([tensor.double().reshape(-1) for tensor in tensors]).norm().item()
+
+    assert total_norm(tensors) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_a_norm_whose_squares_overflow_is_not_taken_for_infinite() -> None:
+    assert total_norm([torch.tensor([3e30]), torch.tensor([4e30])]) == pytest.approx(5e30)
+    assert total_norm([torch.tensor([math.inf])]) == math.inf
+    assert math.isnan(total_norm([torch.tensor([1e30, math.nan])]))
+
+
+def test_parameters_that_need_gradients_are_measured_too() -> None:
+    parameter = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+
+    assert (Reduction([parameter]).rows()[0].norm, total_norm([parameter])) == (5.0, 5.0)
 
 
 def test_a_device_is_not_asked_for_a_value_before_the_rows_are() -> None:

@@ -55,6 +55,7 @@ def test_a_run_is_shown_whole(ask: Ask, run_id: str) -> None:
         "first",
         "Parameters",
         "Metrics",
+        *(["Findings"] if "Findings" in shown else []),  # the NaN among the losses, if the run lived long enough
         *(["Environment"] if "Environment" in shown else []),
         "Recording",
     ]

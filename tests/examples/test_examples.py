@@ -87,3 +87,12 @@ def test_the_story_is_always_the_same() -> None:
     assert story(500) == story(500)
     assert story(500) != story(500, seed=1)
     assert (len(story(500)), story(500).isascii()) == (500, True)
+
+
+def test_the_example_of_a_nan_names_the_sample_and_what_would_have_helped(tmp_path: Path) -> None:
+    said = run("replay_a_nan.py", folder=tmp_path)
+
+    assert "step-30-nan_or_inf.trc: Bit-exact, 4/4 gradients" in said
+    assert "`aten.div.Tensor` in the forward pass of module `scale`" in said
+    assert "Sample 5 of 16" in said
+    assert "drop-samples=5           the anomaly vanishes" in said

@@ -136,7 +136,7 @@ def test_gradients_are_measured_although_they_are_computed_inside_the_optimizers
     trainer(framework, LightningCallback("p", checkpoint_interval=5)).fit(module(framework), loader())
 
     norms = recorded().norms()
-    assert list(norms) == [5, 10]
+    assert {5, 10} <= set(norms)
     assert all(norm > 0 for by_layer in norms.values() for norm in by_layer.values())
 
 
@@ -157,7 +157,7 @@ def test_two_optimizers_advance_the_step_by_two(lightning: Any, recorded: Any) -
     run = recorded()
     assert run.row.steps == 10
     assert list(run.series("lr/1")) == [2, 4, 6, 8, 10]
-    assert list(run.norms()) == [5, 10]
+    assert {5, 10} <= set(run.norms())
 
 
 def test_an_exception_makes_the_run_failed_with_its_reason(framework: Any, recorded: Any) -> None:

@@ -17,6 +17,12 @@ SOURCES = sorted((Path(__file__).resolve().parent.parent.parent / "src" / "trace
 #: Modules and functions that run what they read.
 RUNNING = {"pickle", "marshal", "shelve", "joblib", "dill", "cloudpickle"}
 CALLS = {"eval", "exec", "compile", "__import__"}
+#: The few places that may run something, and why that is no input: path → what it may do.
+MEANT = {
+    "flight/pickles.py": {"pickle", "cloudpickle"},  # a model, only if the caller trusts it or this machine signed it
+    "flight/tensors.py": {"pickle", "torch.load"},  # with `weights_only`, and the error that this raises
+    "reactions.py": {"shell"},  # the command line that the program itself gave as `on_anomaly`
+}
 EVIL = [
     "../x", "..\\x", "%2e%2e%2f", "....//", "/etc/passwd", "C:\\x", "\\\\unc\\x", "file:///x", "con", "nul.txt",
     "x.", "x ",
@@ -46,10 +52,11 @@ def test_p16_nothing_that_is_read_is_run(path: Path) -> None:
         if isinstance(node, ast.keyword) and node.arg == "shell" and ast.unparse(node.value) != "False"
     ]
 
-    assert imported & RUNNING == set()
+    meant = MEANT.get(str(path.relative_to(SOURCES[0].parent)), set())
+    assert imported & RUNNING <= meant
     assert called & CALLS == set()
-    assert attributes & {"yaml.load", "torch.load", "os.system", "os.popen", "tempfile.mktemp"} == set()
-    assert shell == []
+    assert attributes & {"yaml.load", "torch.load", "os.system", "os.popen", "tempfile.mktemp"} <= meant
+    assert shell == [] or "shell" in meant
 
 
 @pytest.mark.parametrize("name", EVIL, ids=lambda name: ascii(name)[:16])

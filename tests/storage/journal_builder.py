@@ -111,6 +111,18 @@ class JournalBuilder:
             journal.Kind.LAYERS, journal.layers_payload(self.axes[key], matrix.astype("<f4").tobytes()), step, time
         )
 
+    def histograms(
+        self, what: str, names: Sequence[str], lowest: int, counts: npt.NDArray[Any], step: int, time: float = 1.7e9
+    ) -> None:
+        """Append histograms, signs by layers by bins, their axis before its first use."""
+        key = (what, tuple(names), ())
+        if key not in self.axes:
+            self.axes[key] = len(self.axes)
+            self.record(journal.Kind.AXIS, journal.axis_payload(self.axes[key], what, names, (), ()))
+        table = counts.astype("<u4")
+        payload = journal.histogram_payload(self.axes[key], lowest, table.shape[2], table.tobytes())
+        self.record(journal.Kind.HISTOGRAM, payload, step, time)
+
     def seal(self) -> None:
         """Vouch for what was appended since the last seal."""
         start, stop = self.sealed, len(self.data)

@@ -1,22 +1,26 @@
-"""`AnomalyDetector`: reads a run from the store, asks the detectors of `anomalies`, and keeps what they found."""
+"""`AnomalyDetector`: a run of the store is searched with all rules; what they find is put together, explained, kept.
+
+The methods with thresholds are those of the Tracer documents, and judge by these thresholds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from tracer.analysis import anomalies, goals
+from tracer.analysis import causes, finiteness, gradients, groups, kinds, losses, memory, rules, similarity, subjects
+from tracer.analysis import windows as window_names
+from tracer.analysis.readings import Readings
 from tracer.events import Finding
 
 if TYPE_CHECKING:
     from tracer.storage.backend import StorageBackend
     from tracer.storage.store import Store
-    from tracer.storage.values import SeriesRow
 
-_GRADIENTS = "gradients"
-_GPU_MEMORY = frozenset({"memory_util", "memory_percent", "memory_utilization"})
+#: Of so many episodes the causes are looked for in the records; a run with more of them needs no reason for each.
+_EXPLAINED = 60
+#: A course is judged by the training loss; the validation loss is compared with it.
+_COURSE = (kinds.LOSS_DIVERGENCE, kinds.LOSS_PLATEAU)
 
 
 class AnomalyDetector:
@@ -35,14 +39,15 @@ class AnomalyDetector:
         self.storage = storage
 
     def detect_all_anomalies(self, run_id: str) -> list[dict[str, Any]]:
-        """Return what every detector finds, by step.
+        """Return what every rule finds, as episodes by step.
 
         Args:
             run_id: The run.
 
         Returns:
-            Records `run_id checkpoint_id step anomaly_type severity details`; `details` says what was seen, and with
-            `last_step` up to where.
+            Records `run_id checkpoint_id step anomaly_type severity details`; `details` says what was seen, with
+            `last_step` up to where, `layers` and `count` of what was put together, and `explanation`, `remedy` and
+            `cause` in words.
 
         Raises:
             ValueError: There is no such run.
@@ -156,7 +161,7 @@ class AnomalyDetector:
         by_run: dict[str, list[Finding]] = {}
         for record in anomalies:
             by_run.setdefault(record["run_id"], []).append(_finding(record))
-        return sum(self._store.add_findings(self._uid(run_id), found) for run_id, found in by_run.items())
+        return sum(keep(self._store, self._uid(run_id), found) for run_id, found in by_run.items())
 
     @property
     def _store(self) -> Store:
@@ -168,86 +173,121 @@ class AnomalyDetector:
         return self._store.run(run_id).uid
 
 
-def detect(store: Store, uid: str) -> list[Finding]:
-    """Return what every detector finds in a run, by step."""
-    found = [*detect_gradients(store, uid), *detect_losses(store, uid), *detect_not_finite(store, uid)]
-    found += detect_memory(store, uid)
-    return sorted(found, key=lambda one: (one.step, one.kind))
+def detect(store: Store, uid: str, wanted: Iterable[str] | None = None) -> list[Finding]:
+    """Return what the rules find in a run, as explained episodes, by step.
+
+    Args:
+        store: The store.
+        uid: The run.
+        wanted: Only these kinds; all when None.
+    """
+    readings = Readings(store, uid)
+    chosen = None if wanted is None else frozenset(wanted)
+    found = groups.episodes(_in_metrics(readings, chosen), readings.stride)
+    in_layers, stride = _in_layers(readings, chosen)
+    found = groups.with_spread([*found, *in_layers], max(stride, readings.stride))
+    if chosen is None or kinds.SIMILAR_ACROSS_RUNS in chosen:
+        found += similarity.similar_runs(store, uid)
+    found.sort(key=lambda one: (one.step, one.kind))
+    explained = []
+    for place, one in enumerate(found):
+        explained += causes.explained([one], readings.around(one.step) if place < _EXPLAINED else (), among=found)
+    return explained
+
+
+def keep(store: Store, uid: str, found: Sequence[Finding]) -> int:
+    """Store findings that are not known yet, and return how many there were; see `groups.unknown`."""
+    fresh = groups.unknown(found, store.findings(uid), Readings(store, uid).stride)
+    return store.add_findings(uid, fresh) if fresh else 0
+
+
+def _in_metrics(readings: Readings, wanted: frozenset[str] | None) -> list[Finding]:
+    """Return what the rules find in everything that is one value per step."""
+    found: list[Finding] = []
+    for window in readings.metrics():
+        here = rules.findings_in(window, wanted)
+        if subjects.is_validation(window.name):
+            here = [one for one in here if one.kind not in _COURSE]
+        found += _of_rank(here, window.rank)
+    overfitted = {one.details.get("metric") for one in found if one.kind == kinds.OVERFITTING}
+    return [one for one in found if one.kind != kinds.OVERTRAINING or one.details.get("metric") not in overfitted]
+
+
+def _in_layers(readings: Readings, wanted: frozenset[str] | None) -> tuple[list[Finding], float]:
+    """Return the episodes that the rules find in the layers, each axis with its own stride, and the largest stride."""
+    found: dict[str, list[Finding]] = {}
+    strides: dict[str, float] = {}
+    for window, is_first in readings.layers():
+        here = rules.findings_in(window, wanted, live=not is_first)
+        found.setdefault(window.name, []).extend(here)
+        strides[window.name] = (int(window.steps[-1]) - int(window.steps[0])) / max(len(window) - 1, 1) or 1.0
+    each = [one for axis, here in found.items() for one in groups.episodes(here, strides[axis])]
+    largest = max(strides.values(), default=1.0)
+    return groups.episodes(each, largest), largest
+
+
+def _of_rank(found: list[Finding], rank: int) -> list[Finding]:
+    """Return findings that name the rank they come from, where it is not the first."""
+    if not rank:
+        return found
+    return [
+        Finding(one.kind, one.severity, one.step, {**one.details, "rank": one.details.get("rank", rank)}, one.last_step)
+        for one in found
+    ]
 
 
 def detect_gradients(
     store: Store, uid: str, explosion_threshold: float = 100.0, vanishing_threshold: float = 1e-7
 ) -> list[Finding]:
-    """Return exploding and vanishing gradients of the layers, and explosions of norms logged as metrics."""
+    """Return exploding and vanishing gradients by thresholds, and explosions of norms logged as metrics."""
+    readings = Readings(store, uid)
     found: list[Finding] = []
-    if store.layer_names(uid, _GRADIENTS):
-        norms = store.layers(uid, "norm", axis=_GRADIENTS)
-        found += anomalies.gradient_anomalies(
+    if store.layer_names(uid, window_names.GRADIENTS):
+        norms = readings.layer_window(window_names.GRADIENTS, ("norm",), None, None)
+        found += gradients.gradient_anomalies(
             norms.steps,
             norms.layers,
-            norms.values,
+            norms.tables["norm"],
             explosion_threshold=explosion_threshold,
             vanishing_threshold=vanishing_threshold,
         )
-    for row in _numeric(store, uid):
-        if goals.is_gradient_norm(row.metric):
-            series = store.series(uid, row.metric, rank=row.rank)
-            found += anomalies.norm_anomalies(
-                series.step, series.value, metric=row.metric, explosion_threshold=explosion_threshold
-            )
+    for window in readings.metrics():
+        if window.subject == window_names.NORM:
+            found += gradients.logged_norm_explosions(window, explosion_threshold=explosion_threshold)
     return found
 
 
-def detect_losses(store: Store, uid: str, window_size: int = 10, metrics: Sequence[str] | None = None) -> list[Finding]:
-    """Return spikes and drops of the metrics given, or of all whose name is that of a loss."""
-    found: list[Finding] = []
-    for row in _numeric(store, uid):
-        if row.metric in metrics if metrics is not None else goals.is_loss(row.metric):
-            series = store.series(uid, row.metric, rank=row.rank)
-            found += anomalies.loss_anomalies(series.step, series.value, window_size=window_size, metric=row.metric)
-    return found
+def detect_losses(store: Store, uid: str, window_size: int = 10) -> list[Finding]:
+    """Return spikes and drops of all metrics whose name is that of a loss."""
+    return [
+        found
+        for window in Readings(store, uid).metrics()
+        if window.subject == window_names.LOSS
+        for found in losses.departures(window, window_size=window_size)
+    ]
 
 
 def detect_not_finite(store: Store, uid: str) -> list[Finding]:
     """Return NaN and infinities of any metric and of the layers' gradients."""
+    readings = Readings(store, uid)
     found: list[Finding] = []
-    for row in _numeric(store, uid):
-        if row.nan or row.inf:  # the summary knows: a clean series is never read
-            series = store.series(uid, row.metric, rank=row.rank)
-            found += anomalies.nan_or_inf(series.step, series.value, metric=row.metric)
-    if store.layer_names(uid, _GRADIENTS):
-        nans, infs = (store.layers(uid, statistic, axis=_GRADIENTS) for statistic in ("nans", "infs"))
-        found += anomalies.layer_nan_or_inf(nans.steps, nans.layers, nans.values, infs.values)
+    for window in readings.metrics():
+        if window.subject == window_names.METRIC:
+            found += finiteness.nan_or_inf(window.steps, window.values, metric=window.name)
+    for window, _ in readings.layers():
+        if window.subject == window_names.GRADIENTS and window.has("nans", "infs"):
+            found += finiteness.layers_not_finite(window)
     return found
 
 
 def detect_memory(store: Store, uid: str, threshold: float = 90.0) -> list[Finding]:
     """Return where memory was nearly full, from the system figures that the run recorded."""
-    found: list[Finding] = []
-    for row in _numeric(store, uid):
-        gpu = _memory_of(row.metric)
-        if gpu is None or row.max is None or row.max <= threshold:
-            continue
-        series = store.series(uid, row.metric, rank=row.rank)
-        found += anomalies.memory_spikes(
-            series.step, np.asarray(series.value), threshold=threshold, gpu=gpu or None, metric=row.metric
-        )
-    return found
-
-
-def _numeric(store: Store, uid: str) -> list[SeriesRow]:
-    """Return the series of numbers of a run."""
-    return [row for row in store.metrics(uid) if not row.is_text]
-
-
-def _memory_of(metric: str) -> str | None:
-    """Return which GPU a memory percentage belongs to, `""` for the machine, None when it is something else."""
-    parts = metric.split("/")
-    if parts[0] != "system":
-        return None
-    if "gpu" in parts and parts[-1] in _GPU_MEMORY:
-        return parts[parts.index("gpu") + 1]
-    return "" if parts[1:] == ["memory", "percent"] else None
+    return [
+        found
+        for window in Readings(store, uid).metrics()
+        if window.subject == window_names.MEMORY
+        for found in memory.spikes(window, threshold=threshold)
+    ]
 
 
 def _records(uid: str, found: Iterable[Finding]) -> list[dict[str, Any]]:
@@ -277,4 +317,4 @@ def _finding(record: Mapping[str, Any]) -> Finding:
     return Finding(record["anomaly_type"], record["severity"], record["step"], details, last_step)
 
 
-__all__ = ["AnomalyDetector", "detect", "detect_gradients", "detect_losses", "detect_memory", "detect_not_finite"]
+__all__ = ["AnomalyDetector", "detect", "keep"]

@@ -23,6 +23,7 @@ from tracer.analysis.differences import (
     git_differences,
 )
 from tracer.analysis.statistics import Values
+from tracer.events import BESIDE
 
 if TYPE_CHECKING:
     from tracer.storage.store import Store
@@ -184,8 +185,8 @@ def _chosen(known: Sequence[set[str]], wanted: Sequence[str]) -> tuple[list[str]
     anywhere = set.union(*known)
     if not wanted:
         # What the machine did is compared when asked for: it fills the page and is never the same.
-        common = {name for name in everywhere if not name.startswith("system/")}
-        return sorted(common), tuple(sorted(name for name in anywhere - everywhere if not name.startswith("system/")))
+        common = {name for name in everywhere if not name.startswith(BESIDE)}
+        return sorted(common), tuple(sorted(name for name in anywhere - everywhere if not name.startswith(BESIDE)))
     chosen: list[str] = []
     missing: list[str] = []
     for pattern in wanted:

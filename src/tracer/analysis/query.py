@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+from tracer import events
 from tracer.config import Config
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from tracer.analysis.curves import Parting
     from tracer.storage.store import Store
     from tracer.storage.values import FindingRow, RunRow
 
 _SECOND = 1_000_000
+_COUNTS = frozenset(("num_zeros", "num_nans", "num_infs"))
 
 
 class QueryEngine:
@@ -135,6 +141,67 @@ class QueryEngine:
         found = self._store.findings(run.uid, list(anomaly_types) if anomaly_types else None)
         return [_anomaly(row) for row in sorted(found, key=lambda row: (row.step, row.kind))]
 
+    def get_gradient_stats(
+        self,
+        run_id: str,
+        layer: str | Sequence[str] | None = None,
+        statistic: str | Sequence[str] | None = None,
+        steps: int | tuple[int | None, int | None] | None = None,
+        *,
+        axis: str = "gradients",
+        rank: int = 0,
+    ) -> dict[str, dict[str, list[Any]]]:
+        """Return the statistics of layers, step by step.
+
+        Args:
+            run_id: The run.
+            layer: Only this layer, or these; all when absent.
+            statistic: Only this statistic, or these: `norm mean std max min num_zeros num_nans num_infs`, or another
+                that was recorded; all when absent.
+            steps: Only this step, or from the first of two up to, not including, the second; either may be None.
+            axis: What was measured: `gradients`, `weights`, `updates`, `optimizer` or `activations`.
+            rank: Whose values, in a run of several processes.
+
+        Returns:
+            Layer → `steps` and a list of the same length for each statistic. Where a statistic was not taken at a step
+            at which another was, it is NaN.
+
+        Raises:
+            ValueError: There is no such run, layer or statistic.
+
+        Example:
+            >>> query.get_gradient_stats("abc-123", "fc1.weight", "norm", steps=(0, 2))  # doctest: +SKIP
+            {'fc1.weight': {'steps': [0, 1], 'norm': [0.25, 0.5]}}
+        """
+        import numpy as np
+
+        run = self._store.run(run_id)
+        known = next((one for one in self._store.layer_axes(run.uid) if one.axis == axis), None)
+        if known is None:
+            return {}
+        names = _documented(known.statistics)
+        layers = _chosen("layer", layer, known.layers)
+        wanted = _chosen("statistic", statistic, tuple(names))
+        start, stop = (steps, steps + 1) if isinstance(steps, int) else steps or (None, None)
+        matrices = {
+            name: self._store.layers(run.uid, names[name], axis=axis, layers=layers, rank=rank, start=start, stop=stop)
+            for name in wanted
+        }
+        found: dict[str, dict[str, list[Any]]] = {}
+        every = np.unique(np.concatenate([matrix.steps for matrix in matrices.values()]))
+        tables = np.full((len(matrices), len(layers), len(every)), np.nan)
+        for table, matrix in zip(tables, matrices.values(), strict=True):
+            table[:, np.searchsorted(every, matrix.steps)] = matrix.values.T
+        there = [np.isin(every, matrix.steps) for matrix in matrices.values()]
+        for row, name in enumerate(layers):
+            columns = tables[:, row]
+            # Where all of a layer is NaN it was not measured, unless the statistics are but one, which may be NaN.
+            kept = ~np.isnan(columns).all(axis=0) if len(columns) > 1 else there[0]
+            found[name] = {"steps": every[kept].tolist()}
+            for statistic_name, values in zip(wanted, columns, strict=True):
+                found[name][statistic_name] = _plain(statistic_name, values[kept])
+        return found
+
     def close(self) -> None:
         """Let go of the store."""
         self.storage.close()
@@ -154,7 +221,7 @@ class QueryEngine:
         """Return the last value of each metric; of several ranks that of the lowest."""
         final: dict[str, object] = {}
         for row in sorted(self._store.metrics(uid), key=lambda row: (row.metric, row.rank)):
-            if row.metric.startswith("system/"):
+            if row.metric.startswith(events.BESIDE):
                 continue  # what the machine did is no result of the run
             value: object = row.last
             if row.is_text:
@@ -175,6 +242,31 @@ class QueryEngine:
         one, other = (self._store.series(run.uid, metric) for run in (first, second))
         found = curves.parting(curves.align(one.step, one.value, other.step, other.value))
         return None if found is None else _divergence(found, metric)
+
+
+def _documented(statistics: Sequence[str]) -> dict[str, str]:
+    """Return statistics by the name that the Tracer documents have for them, where they have one."""
+    names = dict(zip(events.TENSOR_STATISTICS, events.DOCUMENTED_STATISTICS, strict=True))
+    return {names.get(one, one): one for one in statistics}
+
+
+def _chosen(kind: str, wanted: str | Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    """Return what was asked for, or all; what nobody recorded is an error that says what was."""
+    if wanted is None:
+        return list(known)
+    chosen = [wanted] if isinstance(wanted, str) else list(wanted)
+    missing = [one for one in chosen if one not in known]
+    if missing:
+        some = ", ".join(known[:8]) + (", …" if len(known) > 8 else "")  # noqa: PLR2004 -- as many as fit a line
+        message = f"There is no {kind} {missing[0]!r}. There are: {some}."
+        raise ValueError(message)
+    return chosen
+
+
+def _plain(name: str, values: npt.NDArray[np.float64]) -> list[Any]:
+    """Return values as Python's own: counts as whole numbers."""
+    plain: list[Any] = values.tolist()
+    return [one if math.isnan(one) else int(one) for one in plain] if name in _COUNTS else plain
 
 
 def _config(run: RunRow) -> dict[str, Any]:

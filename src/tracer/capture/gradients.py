@@ -1,49 +1,46 @@
-"""Gradient statistics of a watched model, as its optimizer sees them.
+"""Gradient statistics of watched models, as their optimizers see them.
 
-The statistics are taken where a checkpoint needs them: in the hook that torch runs before every optimizer's step, when
-the next `tracer.step()` will be a checkpoint. There the gradient is accumulated and clipped, and `zero_grad` has not
-come yet. An optimizer that is given a closure computes its gradients inside its step, so there it is the hook after
-the step. Parameters that no optimizer stepped are measured at the checkpoint itself. Nothing hangs on the model, and
-while no checkpoint is near an optimizer's step costs one call of `due`.
+The statistics are taken in the moment before an optimizer steps: there the gradient is accumulated and clipped, and
+`zero_grad` has not come yet. An optimizer that is given a closure computes its gradients inside its step, so there it
+is the moment after the step. Parameters that no optimizer stepped are measured when they are asked for. Nothing hangs
+on the model.
 
 Runs on the caller's thread, and never waits for a device: what a device holds arrives later, see `arrived`.
 """
 
 from __future__ import annotations
 
-import weakref
-from array import array
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.optim.optimizer import (
-    Optimizer,
-    register_optimizer_step_post_hook,
-    register_optimizer_step_pre_hook,
-)
+from torch.nn import Module
+from torch.optim import Optimizer
 
 from tracer import clock
-from tracer.capture.layers import layer_filter
-from tracer.capture.reductions import ABSENT, Reduction, Row, plain
+from tracer.capture import commits
+from tracer.capture.parameters import Held, LayerAxis, WatchedParameters
+from tracer.capture.reductions import Reduction
+from tracer.capture.shards import Shards
+from tracer.capture.tensor_statistics import Place, layer_values, reduced
 from tracer.events import TENSOR_STATISTICS, Axis, LayerValues
 from tracer.sink import Guard
 
-_AXIS = "gradients"
-#: While a checkpoint stays due, measuring again and again may take this share of the time.
+#: While nobody says when the statistics are wanted, measuring again and again may take this share of the time.
 _MAX_SHARE = 0.01
 
 
-class GradientStatistics:
-    """Norm, mean, std, max, min, zeros, NaNs and infinities of every watched gradient, once per checkpoint.
+class GradientStatistics(commits.CommitListener):
+    """Norm, mean, std, max, min, zeros, NaNs and infinities of every watched gradient.
 
     A parameter without gradient (frozen, unused) has a column of NaN, so its absence is seen. Tied weights appear once,
-    under their first name. A sharded parameter gives the figures of its local shard. Gradients that a GradScaler
-    multiplied and left to a fused optimizer are divided by its scale.
+    under their first name. Of a sharded parameter the figures are those of the whole, without gathering it. Gradients
+    that a GradScaler multiplied and left to a fused optimizer are divided by its scale.
 
     Args:
         guard: What keeps a failure of ours out of the optimizer's step.
+        parameters: The watched parameters, where others look at the same.
 
     Example:
         >>> statistics = GradientStatistics()
@@ -55,76 +52,103 @@ class GradientStatistics:
         >>> statistics.detach()
     """
 
-    def __init__(self, *, guard: Guard | None = None) -> None:
+    def __init__(self, *, guard: Guard | None = None, parameters: WatchedParameters | None = None) -> None:
         self._guard = guard or Guard()
-        self._sources: list[tuple[weakref.ref[torch.nn.Module], Callable[[str], bool]]] = []
+        self._parameters = parameters or WatchedParameters()
         self._due: Callable[[], bool] = _always
-        self._captured: dict[int, tuple[Reduction, int]] = {}
+        self._captured: dict[int, Place] = {}
         self._outdated: set[int] = set()
         self._measure_again_at = 0.0
-        self._hooks: list[Any] = []
-        self._axis = Axis(_AXIS, (), TENSOR_STATISTICS)
-        self._underway: list[tuple[Axis, list[tuple[Reduction, int] | None], int | None, float]] = []
+        self._stop_listening: Callable[[], None] | None = None
+        self._axis = LayerAxis("gradients", TENSOR_STATISTICS)
+        self._underway: list[tuple[Axis, list[Place | None], int | None, float]] = []
+        self._usual_for: Held | None = None
+        self.shards = Shards()
 
     def attach(
-        self,
-        model: torch.nn.Module,
-        *,
-        layers: Sequence[str] | None = None,
-        due: Callable[[], bool] | None = None,
+        self, model: Module, *, layers: Sequence[str] | None = None, due: Callable[[], bool] | None = None
     ) -> None:
-        """Watch a model from now on; a further model is watched beside the first.
+        """Watch a model from now on, and listen to the optimizers; a further model is watched beside the first.
 
         Args:
             model: A `torch.nn.Module`.
             layers: Which of its parameters, see `layers.layer_filter`; all when None.
-            due: Tells whether the next step is a checkpoint; called before every step of an optimizer. Without it
-                every step of an optimizer may be the last one before `measure`, and is treated so.
+            due: Tells whether the statistics before this step are wanted; asked before every step of an optimizer.
+                Without it every step of an optimizer may be the last one before `measure`, and is treated so.
 
         Raises:
             TypeError: The model has no parameters to name.
             ValueError: A pattern cannot be read.
         """
-        if not callable(getattr(model, "named_parameters", None)):
-            message = f"Only a torch.nn.Module can be watched; got {type(model).__name__}. Pass the model itself."
-            raise TypeError(message)
-        matches = layer_filter(layers)
-        self._sources = [(source, test) for source, test in self._sources if source() not in (None, model)]
-        self._sources.append((weakref.ref(model), matches))
+        self._parameters.add(model, layers)
         self._due = due or _always
-        if not self._hooks:
-            self._hooks = [
-                register_optimizer_step_pre_hook(self._before_step),
-                register_optimizer_step_post_hook(self._after_step),
-            ]
+        if self._stop_listening is None:
+            self._stop_listening = commits.listen(self)
 
-    def measure(self, step: int | None = None) -> LayerValues | None:
+    def take_whole(self, optimizer: Optimizer, step: int | None) -> LayerValues | None:
+        """Return the statistics at once in the usual case; None in any other, which `take` and `measure` serve.
+
+        Usual is that one optimizer holds all that is watched, and that all gradients are there, plain and on the CPU:
+        then the figures need no sorting by parameter, which for small models is most of the work.
+        """
+        held = self._parameters.held_by(optimizer)
+        gradients = [parameter.grad for parameter in held.parameters]
+        if held.order is None or self._captured or not all(map(_is_usual, gradients)):
+            return None
+        reduction = Reduction(gradients, getattr(optimizer, "grad_scale", None))  # type: ignore[arg-type]  # none is None
+        axis = self._axis.of(self._parameters.named()) if self._usual_for is not held else self._axis.present
+        self._usual_for = held
+        with np.errstate(over="ignore"):  # what is beyond single precision becomes infinite
+            matrix = reduction.figures()[:, held.order].astype(np.float32)
+        return LayerValues(axis, matrix.tobytes(), step, clock.now())
+
+    def take(self, optimizer: Optimizer) -> bool:
+        """Measure the gradients that an optimizer is about to use; tell whether it holds any that are watched."""
+        stepped = [one for one in self._parameters.held_by(optimizer).parameters if one.grad is not None]
+        if not stepped:
+            return False
+        if any(parameter.is_cuda for parameter in stepped) and torch.cuda.is_current_stream_capturing():
+            return False  # what is launched now would be recorded into the graph; who asks later measures then
+        self._captured.update(self._reduced(stepped, getattr(optimizer, "grad_scale", None)))
+        self._outdated -= {id(parameter) for parameter in stepped}
+        return True
+
+    def is_complete(self) -> bool:
+        """Tell whether every watched parameter that has a gradient was measured."""
+        captured = self._captured
+        return all(parameter.grad is None or id(parameter) in captured for _, parameter in self._parameters.named())
+
+    def measure(self, step: int | None = None, *, present: bool = True) -> LayerValues | None:
         """Return the statistics of the gradients that are current: those of the last optimizer step, else the present.
 
         Args:
             step: The step they belong to.
+            present: Whether to measure what no optimizer stepped; otherwise it is left out.
 
         Returns:
             The values; None when there is no gradient at all, or when a device holds them: see `arrived`.
         """
-        parameters = self._parameters()
+        if present:
+            self._parameters.look_again()
+        parameters = self._parameters.named()
         if not parameters:
             self.detach()
             return None
         captured, outdated = self._captured, self._outdated
         self.forget()
-        present = {
-            id(parameter)
-            for _, parameter in parameters
-            if parameter.grad is not None and (id(parameter) not in captured or id(parameter) in outdated)
-        }
-        captured.update(self._reduced([parameter for _, parameter in parameters if id(parameter) in present]))
+        if present:
+            missing = [
+                parameter
+                for _, parameter in parameters
+                if parameter.grad is not None and (id(parameter) not in captured or id(parameter) in outdated)
+            ]
+            captured.update(self._reduced(missing))
         places = [captured.get(id(parameter)) for _, parameter in parameters]
         if not any(places):
             return None
-        axis, now = self._axis_of(parameters), clock.now()
+        axis, now = self._axis.of(parameters), clock.now()
         if all(place is None or place[0].arrived() for place in places):
-            return _values(axis, places, step, now)
+            return layer_values(axis, places, step, now)
         self._underway.append((axis, places, step, now))
         return None
 
@@ -143,7 +167,7 @@ class GradientStatistics:
             if not wait and not all(place is None or place[0].arrived() for place in places):
                 break
             del self._underway[0]
-            values.append(_values(axis, places, step, time))
+            values.append(layer_values(axis, places, step, time))
         return values
 
     def forget(self) -> None:
@@ -152,110 +176,49 @@ class GradientStatistics:
 
     def detach(self) -> None:
         """Stop watching; what is underway can still be asked for with `arrived`."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
-        self._sources.clear()
+        if self._stop_listening is not None:
+            self._stop_listening()
+            self._stop_listening = None
+        self._parameters.clear()
         self.forget()
 
-    def _before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def before_commit(self, optimizer: Optimizer, *, closure: bool) -> None:
         """Measure before an optimizer's step, where no closure will still compute the gradients."""
-        if not torch.compiler.is_compiling() and self._due() and not _has_closure(args, kwargs):
-            self._capture(optimizer)
+        if self._due() and not closure:
+            self._take_sparingly(optimizer)
 
-    def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def after_commit(self, optimizer: Optimizer, *, closure: bool) -> None:
         """Measure after an optimizer's step that computed its gradients itself."""
-        if not torch.compiler.is_compiling() and _has_closure(args, kwargs) and self._due():
-            self._capture(optimizer)
+        if closure and self._due():
+            self._take_sparingly(optimizer)
 
-    def _capture(self, optimizer: Optimizer) -> None:
-        """Measure what this optimizer holds of the watched parameters."""
+    def _take_sparingly(self, optimizer: Optimizer) -> None:
+        """Measure, unless that was just done and nobody has asked yet."""
         with self._guard("measuring gradients"):
             started = clock.monotonic()
-            watched = {id(parameter) for _, parameter in self._parameters()}
-            if not watched:  # the models are gone; torch walks over its hooks now, so they are removed by `measure`
-                return
-            held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            stepped = [parameter for parameter in held if id(parameter) in watched and parameter.grad is not None]
-            keys = {id(parameter) for parameter in stepped}
+            held = self._parameters.held_by(optimizer).parameters
+            keys = {id(parameter) for parameter in held if parameter.grad is not None}
             if started < self._measure_again_at and keys <= self._captured.keys():
                 self._outdated |= keys
-                return
-            on_cuda = any(parameter.is_cuda for parameter in stepped)
-            if on_cuda and torch.cuda.is_current_stream_capturing():
-                return  # what is launched now would be recorded into the graph; the checkpoint measures instead
-            self._captured.update(self._reduced(stepped, getattr(optimizer, "grad_scale", None)))
-            self._outdated -= keys
-            ended = clock.monotonic()
-            self._measure_again_at = ended + (ended - started) * (1 / _MAX_SHARE - 1)
+            elif self.take(optimizer):
+                ended = clock.monotonic()
+                self._measure_again_at = ended + (ended - started) * (1 / _MAX_SHARE - 1)
 
-    def _parameters(self) -> list[tuple[str, Tensor]]:
-        """Return the watched parameters by unique name, each once; looked up anew, for layers come and go."""
-        named: dict[str, Tensor] = {}
-        seen: set[int] = set()
-        for source, matches in self._sources:
-            model = source()
-            for name, parameter in () if model is None else model.named_parameters():
-                if id(parameter) not in seen and matches(name):
-                    seen.add(id(parameter))
-                    named[_free(name, type(model).__name__, named)] = parameter
-        return list(named.items())
+    def _reduced(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> dict[int, Place]:
+        """Return where the statistics of each parameter's gradient stand."""
+        return reduced([(id(one), one.grad.detach()) for one in parameters if one.grad is not None], self.shards, scale)
 
-    def _reduced(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> dict[int, tuple[Reduction, int]]:
-        """Return where the statistics of each parameter's gradient stand: one batch per device."""
-        batches: dict[torch.device, tuple[list[int], list[Tensor]]] = {}
-        with torch.no_grad():
-            for parameter in parameters:
-                gradient = None if parameter.grad is None else plain(parameter.grad.detach())
-                if gradient is not None:
-                    keys, gradients = batches.setdefault(gradient.device, ([], []))
-                    keys.append(id(parameter))
-                    gradients.append(gradient)
-            places: dict[int, tuple[Reduction, int]] = {}
-            for device, (keys, gradients) in batches.items():
-                reduction = Reduction(gradients, scale, later=_reads_later(device))
-                places.update((key, (reduction, row)) for row, key in enumerate(keys))
-        return places
 
-    def _axis_of(self, parameters: Iterable[tuple[str, Tensor]]) -> Axis:
-        """Return the axis of these parameters: the same object as long as they are the same."""
-        layers = tuple(name for name, _ in parameters)
-        shapes = tuple(tuple(parameter.shape) for _, parameter in parameters)
-        if (layers, shapes) != (self._axis.layers, self._axis.shapes):
-            self._axis = Axis(_AXIS, layers, TENSOR_STATISTICS, shapes)
-        return self._axis
+def _is_usual(gradient: Tensor | None) -> bool:
+    """Tell whether a gradient is there and plain, on the CPU."""
+    return (
+        type(gradient) is Tensor and gradient.is_cpu and gradient.layout is torch.strided and not gradient.is_complex()
+    )
 
 
 def _always() -> bool:
-    """Say that a checkpoint may come at any time."""
+    """Say that the statistics may be wanted at any time."""
     return True
-
-
-def _reads_later(device: torch.device) -> bool:
-    """Tell whether reading from this device would wait for it."""
-    return device.type != "cpu"
-
-
-def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Tell whether an optimizer's step was called with a function that computes the gradients; `args[0]` is itself."""
-    return (len(args) > 1 and callable(args[1])) or callable(kwargs.get("closure"))
-
-
-def _free(name: str, model: str, taken: dict[str, Tensor]) -> str:
-    """Return a layer's name, told from that of another model's layer where both are called the same."""
-    if name not in taken:
-        return name
-    candidate, number = f"{model}.{name}", 2
-    while candidate in taken:
-        candidate, number = f"{model}{number}.{name}", number + 1
-    return candidate
-
-
-def _values(axis: Axis, places: Sequence[tuple[Reduction, int] | None], step: int | None, time: float) -> LayerValues:
-    """Return the rows as one matrix of single floats, a statistic per row and a layer per column."""
-    rows: list[Row] = [ABSENT if place is None else place[0].rows()[place[1]] for place in places]
-    matrix = array("f", [figure for statistic in zip(*rows, strict=True) for figure in statistic])
-    return LayerValues(axis, matrix.tobytes(), step, time)
 
 
 __all__ = ["GradientStatistics"]

@@ -1,27 +1,25 @@
-"""The statistics of many tensors as one fused batch: a few reductions per tensor, one stack, one read.
+"""The statistics of many tensors as one fused batch.
 
-On the CPU the figures are there at once: `aminmax`, `sum` and the count of zeros per tensor and one `_foreach_norm`
-for all. Everything else is derived on the host in double precision. What single precision cannot tell is looked at
-again in double: a norm or sum that is not finite (NaN, Inf, or only an overflow), a norm so small that its squares
-vanished, a standard deviation that drowned in the mean. That is rare, so it may be slow.
-
-On a device nothing may be read on the caller's thread and there is no second look, so the whole table is computed there
-in double precision and copied to pinned memory behind the training's own kernels; `Reduction.rows` reads it later.
+Everything starts from a table of what can be added up, so that the shards of a tensor can be joined before a mean or a
+deviation is derived; `tables` makes it. On the CPU it is there at once. On a device nothing may be read on the caller's
+thread and there is no second look, so the whole table is computed there and copied to pinned memory behind the
+training's own kernels; `Reduction.rows` reads it later.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-#: Below this norm single-precision squares have lost digits or vanished: 1e-18 squared is near the smallest float.
-_TINY_NORM = 1e-18
-#: If the variance is a smaller share of the mean square than this, the norm's rounding (4e-6) is too much of it.
-_DROWNED = 1e-3
+from tracer.capture import arrivals, tables
+from tracer.capture.tables import COUNT, HIGH, LOW, NANS, SQUARES, SUM, ZEROS, Floats
+
+Combine = Callable[[Tensor], Tensor]
 
 
 class Row(NamedTuple):
@@ -37,66 +35,68 @@ class Row(NamedTuple):
     infs: float
 
 
-class Sums(NamedTuple):
-    """What is read of one tensor; `low` and `high` are those of the values that are not NaN."""
-
-    low: float
-    high: float
-    total: float
-    norm: float
-    zeros: float
-    nans: float
-    infs: float
-    scale: float
-
-
 #: What stands for a tensor that is not there: visible as a gap, and told from a NaN gradient by its missing counts.
 ABSENT = Row(*[math.nan] * len(Row._fields))
-_EMPTY = Row(0.0, math.nan, math.nan, math.nan, math.nan, 0.0, 0.0, 0.0)
 
 
 class Reduction:
     """The statistics of tensors that lie on one device.
 
     Args:
-        tensors: Floating-point or complex tensors of one device, dense; see `plain`.
+        tensors: Floating-point tensors of one device, dense and real; see `plain`.
         scale: What the values were multiplied with, as a GradScaler does; the statistics are divided by it.
         later: Whether to leave the figures on the device until they are asked for.
+        combine: Makes the table of the whole training from the table of this process: it is given a float64 tensor,
+            `tables.TABLE` by tensors, where these lie, and returns one. Called once, and at once, whatever is in it.
     """
 
-    __slots__ = ("_event", "_rows", "_sizes", "_table")
+    __slots__ = ("_arrival", "_factor", "_figures", "_rows", "_table")
 
-    def __init__(self, tensors: Sequence[Tensor], scale: Tensor | None = None, *, later: bool = False) -> None:
-        self._sizes = [tensor.numel() for tensor in tensors]
-        filled = [tensor for tensor in tensors if tensor.numel()]
-        self._event: torch.cuda.Event | None = None
+    def __init__(
+        self,
+        tensors: Sequence[Tensor],
+        scale: Tensor | None = None,
+        *,
+        later: bool = False,
+        combine: Combine | None = None,
+    ) -> None:
+        self._arrival: arrivals.Arrival | None = None
+        self._table: Floats | None = None
+        self._figures: Floats | None = None
         self._rows: list[Row] | None = None
-        self._table: Tensor | None = None
+        self._factor = 1.0
         if not later:
-            factor = 1.0 if scale is None else float(scale)
-            self._rows = self._placed(_rows_now(filled, factor) if filled else [])
-        elif filled:
-            self._table, self._event = _sent(_wide_table(filled, scale))
+            self._factor = 1.0 if scale is None else float(scale)
+            self._table = tables.table_now(tensors)
+            if combine is not None:
+                whole = combine(torch.from_numpy(np.ascontiguousarray(self._table)))
+                self._table = whole.numpy(force=True)
+        elif tensors:
+            table = tables.table_there(tensors)
+            if combine is not None:
+                table = combine(table)
+            self._arrival = arrivals.sent(_with_factor(table, scale))
 
     def arrived(self) -> bool:
         """Tell whether `rows` returns without waiting for the device."""
-        return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
+        return self._arrival is None or self._arrival.is_there()
+
+    def figures(self) -> Floats:
+        """Return the statistics as `Row` orders them, a column per tensor; waits for the device where it must."""
+        if self._figures is None:
+            table, factor = self._table, self._factor
+            if self._arrival is not None:
+                received = self._arrival.values()
+                table, factor = received[:-1], float(received[-1, 0])
+            self._figures = np.empty((len(Row._fields), 0)) if table is None else _derived(table, factor)
+            self._table = self._arrival = None
+        return self._figures
 
     def rows(self) -> list[Row]:
         """Return the statistics in the order of the tensors; waits for the device where it must."""
         if self._rows is None:
-            if self._event is not None:
-                self._event.synchronize()
-            table = [] if self._table is None else self._table.t().tolist()
-            sizes = (size for size in self._sizes if size)
-            self._rows = self._placed([_row(size, Sums(*column)) for size, column in zip(sizes, table, strict=True)])
-            self._table = self._event = None
+            self._rows = [Row(*column) for column in self.figures().T.tolist()]
         return self._rows
-
-    def _placed(self, rows: list[Row]) -> list[Row]:
-        """Return the rows with those of empty tensors in between."""
-        following = iter(rows)
-        return [next(following) if size else _EMPTY for size in self._sizes]
 
 
 def plain(tensor: Tensor) -> Tensor | None:
@@ -117,105 +117,53 @@ def plain(tensor: Tensor) -> Tensor | None:
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
-def _rows_now(tensors: list[Tensor], factor: float) -> list[Row]:
-    """Return the rows of tensors on the CPU: one fused pass, and a second look at what it could not tell."""
-    narrow = [torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else None for tensor in tensors]
-    widest: torch.dtype | None = None
-    if any(tensor.dtype != torch.float32 for tensor in tensors):
-        # Without a type half precision gives a norm of three digits; single precision would refuse double tensors.
-        widest = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
-    extremes = [torch.aminmax(tensor) for tensor in tensors]
-    parts = [pair.min for pair in extremes] + [pair.max for pair in extremes]
-    parts += [tensor.sum(dtype=dtype) for tensor, dtype in zip(tensors, narrow, strict=True)]
-    parts += torch._foreach_norm(tensors, 2, dtype=widest)  # noqa: SLF001 -- the fused form has no public name
-    parts += [_zeros(tensor) for tensor in tensors]
-    figures: list[float] = torch.stack(parts).tolist()
-    count = len(tensors)
-    columns = (figures[number::count] for number in range(count))
-    sums = [Sums(low, high, total, norm, zeros, 0, 0, factor) for low, high, total, norm, zeros in columns]
-    sure = [_is_sure(tensor.numel(), each) for tensor, each in zip(tensors, sums, strict=True)]
-    if not all(sure):
-        doubtful = [number for number, is_sure in enumerate(sure) if not is_sure]
-        again = _wide_table([tensors[number] for number in doubtful], scale=None).t().tolist()
-        for number, column in zip(doubtful, again, strict=True):
-            sums[number] = Sums(*column)._replace(scale=factor)
-    return [_row(tensor.numel(), each) for tensor, each in zip(tensors, sums, strict=True)]
+def norms(tensors: Sequence[Tensor]) -> list[float]:
+    """Return the 2-norm of each tensor; waits for the device where they lie.
 
-
-def _is_sure(size: int, sums: Sums) -> bool:
-    """Tell whether single precision was enough for this tensor."""
-    if not (math.isfinite(sums.total) and math.isfinite(sums.norm)):
-        return False
-    if sums.norm < _TINY_NORM and (sums.low != 0.0 or sums.high != 0.0):
-        return False
-    square = sums.norm * sums.norm
-    return sums.low == sums.high or size == 1 or square - sums.total * sums.total / size >= _DROWNED * square
-
-
-def _zeros(tensor: Tensor) -> Tensor:
-    """Return how many elements are zero; subtracted as integers, because a float rounds counts above 16 million."""
-    return tensor.numel() - torch.count_nonzero(tensor)
-
-
-def _wide_table(tensors: list[Tensor], scale: Tensor | None) -> Tensor:
-    """Return the fields of `Sums`, a row each, of tensors where they lie.
-
-    No step reads a value on the host, so it can be called while the device is busy.
+    Example:
+        >>> norms([torch.tensor([3.0, 4.0]), torch.tensor([1e30])])
+        [5.0, 1e+30]
     """
-    device = tensors[0].device
-    wide = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs know no double precision
-    columns = []
-    for tensor in tensors:  # one after the other, so that masks and copies of one tensor only exist at a time
-        nan = tensor.isnan()
-        low, high = tensor.masked_fill(nan, math.inf).amin(), tensor.masked_fill(nan, -math.inf).amax()
-        columns.append((low, high, tensor.sum(dtype=wide), _zeros(tensor), nan.sum(), tensor.isinf().sum()))
-    lows, highs, totals, zeros, nans, infs = zip(*columns, strict=True)
-    norms = torch._foreach_norm(tensors, 2, dtype=wide)  # noqa: SLF001 -- the fused form has no public name
-    statistics = (lows, highs, totals, norms, zeros, nans, infs)
-    lines = [torch.stack([part.to(wide) for part in parts]) for parts in statistics]
-    factor = torch.ones((), dtype=wide, device=device) if scale is None else scale.detach().to(device, wide)
-    return torch.stack([*lines, factor.reshape(()).expand(len(tensors))])
+    return [math.sqrt(square) for square in tables.squares_now(tensors)]
 
 
-def _sent(table: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """Start the copy of a table to the host, behind the kernels that fill it, and return what tells its arrival.
+def total_norm(tensors: Sequence[Tensor]) -> float:
+    """Return the 2-norm of all values of these tensors; waits for the device where they lie.
 
-    Where a library has no asynchronous copy the table stays on its device until it is read.
+    Squares that overflow or vanish in single precision are computed in double: the norm is NaN or infinite only where a
+    value is, or where double precision ends.
+
+    Example:
+        >>> total_norm([torch.tensor([3.0]), torch.tensor([4.0])])
+        5.0
     """
-    if table.device.type != "cuda":
-        return table, None
-    host = torch.empty(table.shape, dtype=table.dtype, pin_memory=True)
-    with torch.cuda.device(table.device):
-        host.copy_(table, non_blocking=True)
-        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
-    return host, event
+    return math.sqrt(sum(tables.squares_now(tensors)))
 
 
-def _row(size: int, sums: Sums) -> Row:
-    """Derive the statistics of one tensor."""
-    low, high = (sums.low, sums.high) if sums.nans < size else (math.nan, math.nan)
-    scale = sums.scale
-    return Row(
-        norm=sums.norm / scale,
-        mean=sums.total / size / scale,
-        std=_deviation(size, sums) / scale,
-        max=high / scale,
-        min=low / scale,
-        zeros=sums.zeros,
-        nans=sums.nans,
-        infs=sums.infs,
-    )
+def _with_factor(table: Tensor, scale: Tensor | None) -> Tensor:
+    """Return a table with a row for the scale, which is only known on the device."""
+    row = torch.ones((), dtype=table.dtype, device=table.device) if scale is None else scale.detach().to(table)
+    return torch.cat([table, row.reshape(1, 1).expand(1, table.shape[1])])
 
 
-def _deviation(size: int, sums: Sums) -> float:
-    """Return the unbiased standard deviation; of a single value it is NaN, as in torch."""
-    if size == 1 or not (math.isfinite(sums.norm) and math.isfinite(sums.total)):
-        return math.nan
-    if sums.low == sums.high:
-        return 0.0
-    variance = (sums.norm * sums.norm - sums.total * sums.total / size) / (size - 1)
-    return math.sqrt(variance) if variance > 0 else 0.0
+def _derived(table: Floats, factor: float) -> Floats:
+    """Return the statistics of each column of a table, in the order of `Row`."""
+    count, total, squares = table[COUNT], table[SUM], table[SQUARES]
+    low, high = table[LOW], table[HIGH]
+    with np.errstate(all="ignore"):  # NaN and Inf are what we are here for
+        variance = np.maximum(squares - total * total / count, 0) / (count - 1)
+        # Of a single value it is NaN, as in torch.
+        known = (count > 1) & np.isfinite(squares) & np.isfinite(total)
+        deviation = np.where(known, np.where(low == high, 0.0, np.sqrt(variance)), math.nan)
+        hidden = table[NANS] >= count  # also where there are no values at all
+        values = [
+            np.sqrt(squares),
+            total / count,
+            deviation,
+            np.where(hidden, math.nan, high),
+            np.where(hidden, math.nan, low),
+        ]
+        return np.concatenate([np.stack(values) / factor, table[ZEROS:]])
 
 
-__all__ = ["ABSENT", "Reduction", "Row", "plain"]
+__all__ = ["ABSENT", "Reduction", "Row", "norms", "plain", "total_norm"]

@@ -48,7 +48,8 @@ def examine(storage: str, show: Show) -> None:
     Versions, other distributions that own our names, settings in the environment, file system, disk, limits, clocks,
     and the store itself. `tracer fsck` goes further and checks every byte.
     """
-    lines = [*_python(), *_packages(), *_collisions(), *_settings(), *_limits(), *_place(storage), *_store(storage)]
+    lines = [*_python(), *_packages(), *_native(), *_collisions(), *_settings()]
+    lines += [*_limits(), *_place(storage), *_store(storage)]
     wrong = [line for line in lines if line.verdict == WRONG]
     show(
         {
@@ -118,6 +119,16 @@ def _packages() -> Iterator[Line]:
         )
 
 
+def _native() -> Iterator[Line]:
+    """Tell whether tensors are measured by the native kernel."""
+    from tracer.capture import native
+
+    if native.available():
+        yield Line(GOOD, "native kernel", native.reason())
+    else:
+        yield Line(NOTE, "native kernel", native.reason(), "Statistics are taken in Python; see docs/native.md.")
+
+
 def _collisions() -> Iterator[Line]:
     """Look for other distributions that install a package of our name: two wheels overwrite each other silently."""
     from importlib import metadata
@@ -138,9 +149,9 @@ def _settings() -> Iterator[Line]:
 
     from tracer.config import SETTINGS
 
-    known = {name for row in SETTINGS for name in row.env} | {"TRACER_CONFIG"}
+    known = {name for row in SETTINGS for name in row.env} | {"TRACER_CONFIG", "TRACER_NATIVE"}
     for name in sorted(os.environ):
-        if name.startswith("TRACER_") and name not in known:
+        if name.startswith("TRACER_") and not name.startswith("TRACER_FLIGHT_") and name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             yield Line(
                 NOTE,

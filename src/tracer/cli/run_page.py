@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tracer.analysis.goals import goal
 from tracer.cli.output import Show
 from tracer.errors import CommandError
+from tracer.events import BESIDE
 from tracer.render.formats import clean, duration, full, number, when
 from tracer.render.tables import Block, Cell, Heading, Lines, Pairs, Styled, Table, status, table_width
 
@@ -21,7 +22,7 @@ _MOST_NAMED, _LONGEST_TEXT = 10, 40
 
 
 def chosen_metrics(store: Store, run: RunRow, wanted: Sequence[str], *, everything: bool = False) -> list[SeriesRow]:
-    """Return the series to show: those asked for, else all but what the system did.
+    """Return the series to show: those asked for, else all but what the system did and what recording cost.
 
     Args:
         store: Where they are.
@@ -37,7 +38,7 @@ def chosen_metrics(store: Store, run: RunRow, wanted: Sequence[str], *, everythi
     """
     rows = store.metrics(run.uid)
     if not wanted:
-        return [row for row in rows if everything or not row.metric.startswith("system/")]
+        return [row for row in rows if everything or not row.metric.startswith(BESIDE)]
     for name in wanted:
         if not any(_is_meant(row.metric, name) for row in rows):
             raise CommandError(unknown_metric(name, run, [row.metric for row in rows]))
@@ -47,7 +48,7 @@ def chosen_metrics(store: Store, run: RunRow, wanted: Sequence[str], *, everythi
 def matching_metrics(rows: Sequence[SeriesRow], wanted: Sequence[str]) -> list[SeriesRow]:
     """Return the series that names or patterns mean, in their order; without any, all but the system's."""
     if not wanted:
-        return [row for row in rows if not row.metric.startswith("system/")]
+        return [row for row in rows if not row.metric.startswith(BESIDE)]
     chosen: list[SeriesRow] = []
     for name in wanted:
         chosen += [row for row in rows if _is_meant(row.metric, name) and row not in chosen]

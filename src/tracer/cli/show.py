@@ -15,6 +15,7 @@ from tracer import events
 from tracer.analysis.differences import flatten
 from tracer.analysis.severities import gravest, rank
 from tracer.cli import completion
+from tracer.cli.capsules import capsules_of
 from tracer.cli.options import one_run, reading
 from tracer.cli.output import Rows, Show
 from tracer.cli.records import checkpoint_record, finding_record, metric_record, run_record
@@ -80,6 +81,7 @@ def show_run(
         "lost": found.lost,
         "exit_code": found.exit_code,
         "expires": found.expires,
+        "capsules": [os.path.basename(path) for path in capsules_of(store, found)],
     }
     show(
         {"run": document},
@@ -88,6 +90,7 @@ def show_run(
             *_parameters(found, everything=everything),
             *metric_table(store, found, rows, show),
             *_findings(findings),
+            *_capsules([os.path.basename(path) for path in capsules_of(store, found)], found.name),
             *_surroundings(found),
             *_cost(found, store),
         ],
@@ -125,6 +128,14 @@ def _findings(findings: Sequence[FindingRow]) -> list[Block]:
     return [Heading("Findings"), Table(("type", "count", "severity", "first step"), rows, frozenset({1, 3}))]
 
 
+def _capsules(names: Sequence[str], run: str) -> list[Block]:
+    """Return which steps were kept, and how to run one again."""
+    if not names:
+        return []
+    hint = f"Run one again: tracer replay {clean(run)}" + (" --step N" if len(names) > 1 else "")
+    return [Heading("Capsules"), Lines((*(clean(name) for name in names), hint))]
+
+
 def _surroundings(run: RunRow) -> list[Block]:
     """Return where and from which code it ran."""
     facts: list[tuple[str, Cell]] = []
@@ -155,9 +166,17 @@ def _cost(run: RunRow, store: Store) -> list[Block]:
     facts: list[tuple[str, Cell]] = [("disk", size(_bytes(store.run_folder(run)))), ("points", f"{points:,}")]
     seconds, of = run.cost.get("seconds"), run.cost.get("of_seconds")
     if isinstance(seconds, (int, float)):
-        share = f" ({percent(seconds / of).lstrip('+')} of the run)" if isinstance(of, (int, float)) and of > 0 else ""
-        facts.append(("upkeep", f"{seconds:.3g}s of CPU on a thread of its own{share}"))
+        share = (
+            f", {percent(seconds / of).lstrip('+')} of the training" if isinstance(of, (int, float)) and of > 0 else ""
+        )
+        facts.append(("cost", f"{seconds:.3g}s{share}"))
+        parts = run.cost.get("parts")
+        if isinstance(parts, dict) and len(parts) > 1:
+            dearest = sorted(parts.items(), key=lambda part: -part[1])
+            facts.append(("", clean(", ".join(f"{name} {spent:.2g}s" for name, spent in dearest if spent))))
     for name, count in run.counters.items():
+        if name in events.HARMLESS:
+            continue
         facts.append(("trouble", Styled(f"{count:,} {events.COUNTERS.get(name, clean(name))}", "yellow")))
     if run.lost:
         facts.append(("lost", Styled(f"{run.lost:,} points", "bold red")))

@@ -65,6 +65,7 @@ class Session:
             emit(events.Metadata({"config": {name: value for name, value in config.items() if name not in known}}))
         self._run, self._owned = run, active is None
         with self._guard("watching the model"):
+            run.recorder.steps.ahead = 1  # frameworks log a step's metrics under the number of steps that ended
             run.watch(model)
         if step > run.step_count:
             run.go_on_at(step)

@@ -24,10 +24,16 @@ class Endings:
     Args:
         finish: Called once with status, reason and exit code.
         progress: Returns something that changes while the run goes on, so that a caught `SystemExit` is told apart.
+        failed: Called before that with the exception that ends the program, if one does.
     """
 
-    def __init__(self, finish: Callable[[str, str | None, int | None], None], progress: Callable[[], object]) -> None:
-        self._finish, self._progress = finish, progress
+    def __init__(
+        self,
+        finish: Callable[[str, str | None, int | None], None],
+        progress: Callable[[], object],
+        failed: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        self._finish, self._progress, self._failed = finish, progress, failed
         self._hook, self._exit = sys.excepthook, sys.exit
         self._pid = os.getpid()
         self._leaving: tuple[object, object] | None = None
@@ -46,6 +52,8 @@ class Endings:
     def _on_exception(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         """An exception leaves the program: the run failed."""
         if os.getpid() == self._pid:
+            if self._failed is not None:
+                self._failed(error)
             self._finish(FAILED, described(error), 1)
         self._hook(kind, error, trace)
 

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tracer.events import Counters, LayerValues
+    from tracer.events import Counters, Histograms, LayerValues
     from tracer.record.identity import Place
     from tracer.sink import Guard
 
@@ -99,6 +99,13 @@ class Recorder(Household):
         step = self.steps.step if event.step is None else event.step
         time = clock.now() if event.time is None else event.time
         self.writer().append_layers(event.axis, bytes(event.matrix), step, time)
+
+    def append_histograms(self, event: Histograms) -> None:
+        """Record how the values of each layer are spread over the powers of two."""
+        step = self.steps.step if event.step is None else event.step
+        time = clock.now() if event.time is None else event.time
+        counts = bytes(event.counts)
+        self.writer().append_histograms(event.axis, (event.lowest, event.bins, counts), step, time)
 
     def row(self, values: Mapping[str, float], step: int, time: float) -> None:
         """Record a row with a time of its own, in this thread's segment."""

@@ -121,5 +121,10 @@ def _write_again(writer: Writer, record: journal.Record, declared: dict[str, dic
         number, matrix = record.layers()
         writer.append_layers(declared["axis"][number], bytes(matrix), record.step, record.time)
         matrix.release()
+    elif record.schema == journal.Kind.HISTOGRAM:
+        number, lowest, bins, counts = record.histograms()
+        histograms = (lowest, bins, bytes(counts))
+        writer.append_histograms(declared["axis"][number], histograms, record.step, record.time)
+        counts.release()
     else:
         writer.append(record.schema, bytes(record.payload), record.step, record.time)

@@ -37,12 +37,16 @@ _MAX_CARRIED = 10_000
 
 
 class Steps:
-    """The run's own step counter, shared by its writers; at step `due` the end of a step takes more than counting."""
+    """The run's own step counter, shared by its writers; at step `due` the end of a step takes more than counting.
 
-    __slots__ = ("checkpoints", "due", "step")
+    `ahead` is 1 where metrics of a step are logged after it was counted, as frameworks do: what is seen inside the step
+    belongs to the number that they will log at.
+    """
+
+    __slots__ = ("ahead", "checkpoints", "due", "step")
 
     def __init__(self, step: int = 0) -> None:
-        self.step, self.checkpoints, self.due = step, 0, 0
+        self.step, self.checkpoints, self.due, self.ahead = step, 0, 0, 0
 
 
 class Schema:
@@ -169,21 +173,20 @@ class Writer:
             return self._nested().append_layers(axis, matrix, step, time)
         self.busy = True
         try:
-            key = (axis.what, axis.layers, axis.statistics)
-            size = journal.RECORD_OVERHEAD + 16 + len(matrix)
-            if key not in self._axes or self.at + size > self.limit:
-                # Both records in one segment: the values refer to the declaration by its number there.
-                shapes = axis.shapes
-                self._fit(
-                    size
-                    + journal.record_size(journal.axis_payload(0, axis.what, axis.layers, axis.statistics, shapes))
-                    + 16
-                )
-                if key not in self._axes:
-                    number = self._axes[key] = len(self._axes)
-                    declared = journal.axis_payload(number, axis.what, axis.layers, axis.statistics, shapes)
-                    self._store(journal.Kind.AXIS, declared, step, time)
-            self._store(journal.Kind.LAYERS, journal.layers_payload(self._axes[key], matrix), step, time)
+            number = self._declared(axis, journal.RECORD_OVERHEAD + 16 + len(matrix), step, time)
+            self._store(journal.Kind.LAYERS, journal.layers_payload(number, matrix), step, time)
+        finally:
+            self.busy = False
+        return None
+
+    def append_histograms(self, axis: Axis, histograms: tuple[int, int, bytes], step: int, time: float) -> None:
+        """Record lowest exponent, number of bins and counts of each layer; the axis is declared as for layer values."""
+        if self.busy:
+            return self._nested().append_histograms(axis, histograms, step, time)
+        self.busy = True
+        try:
+            number = self._declared(axis, journal.RECORD_OVERHEAD + 24 + len(histograms[2]), step, time)
+            self._store(journal.Kind.HISTOGRAM, journal.histogram_payload(number, *histograms), step, time)
         finally:
             self.busy = False
         return None
@@ -323,6 +326,19 @@ class Writer:
         self._store(journal.Kind.SCHEMA, journal.schema_payload(schema.number, keys), self.steps.step, self.now())
         schema.segment = self.segment.number
         return schema
+
+    def _declared(self, axis: Axis, size: int, step: int, time: float) -> int:
+        """Return the number of an axis in the segment that has room for a record of a size which refers to it."""
+        key = (axis.what, axis.layers, axis.statistics)
+        if key not in self._axes or self.at + size > self.limit:
+            # Both records in one segment: the values refer to the declaration by its number there.
+            declared = journal.axis_payload(0, axis.what, axis.layers, axis.statistics, axis.shapes)
+            self._fit(size + journal.record_size(declared) + 16)
+            if key not in self._axes:
+                number = self._axes[key] = len(self._axes)
+                declared = journal.axis_payload(number, axis.what, axis.layers, axis.statistics, axis.shapes)
+                self._store(journal.Kind.AXIS, declared, step, time)
+        return self._axes[key]
 
     def _put(self, kind: int, payload: bytes, step: int, time: float) -> None:
         """Store a record of a kind at the current offset."""

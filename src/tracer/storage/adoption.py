@@ -15,11 +15,8 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tracer.storage import folder as folders
-from tracer.storage import register, segments
-from tracer.storage.columns import Layers
+from tracer.storage import layer_parts, register, segments
 from tracer.storage.contents import Content, Contents
 from tracer.storage.maintainer import Busy
 from tracer.storage.points import summarise
@@ -32,7 +29,7 @@ if TYPE_CHECKING:
     from tracer.storage.ground import Ground
 
 _PATHS = "SELECT s.path FROM segment_run r JOIN segment s ON s.id = r.segment WHERE r.run = ? AND s.dead IS NULL"
-_ORDERED = ("points", "layers", "logs", "rollup")
+_ORDERED = ("points", "layers", "histograms", "logs", "rollup")
 logger = logging.getLogger("tracer")
 
 
@@ -112,8 +109,11 @@ def register_run(
     footers = {path: contents.footers[path] for path in there.values() if path in contents.footers}
     problems = {path: contents.problems[path] for path in there.values() if path in contents.problems}
     said = [f"{path}: {problem}" for path, problem in problems.items()]
+    done = [footer for footer in footers.values() if _is_done(footer, there)]
     whole = {
-        path: footer for path, footer in footers.items() if not _is_covered(footer.family, footer, footers.values())
+        path: footer
+        for path, footer in footers.items()
+        if _is_done(footer, there) and not _is_covered(footer.family, footer, done)
     }
     whole = {path: footer for path, footer in whole.items() if _is_whole(footer, there, whole.values())}
     if is_ours:
@@ -218,18 +218,12 @@ def _take_in(
         register.upsert_series(catalog, run, content.points, summarise(content.points), overviews)
     elif footer.family == "logs":
         changes = register.apply_logs(catalog, run, uid, content.logs, footer.order[1])
-    elif footer.family == "layers":
+    elif footer.axes:
         register.apply_axes(catalog, run, footer.axes)
-        known = [(key, values) for key, values in content.layers if key[0] in footer.axes]
-        layers = [
-            Layers(
-                {**footer.axes[axis], "statistics": [statistic]}, rank, step, time, np.asarray(one).reshape(1, -1), 0
-            )
-            for (axis, statistic, rank, step, time), one in known
-        ]
-        register.apply_layers(catalog, run, layers, [key[0] for key, _ in known])
     file = segments.written(path, footer, content.steps, content.times)
-    register.insert_file(catalog, run, base, file)
+    segment = register.insert_file(catalog, run, base, file)
+    if content.layers:
+        layer_parts.insert(catalog, segment, content.layers, layer_parts.extents(catalog, run))
     return changes
 
 
@@ -240,6 +234,13 @@ def _is_covered(family: str, footer: Footer, others: Iterable[Footer]) -> bool:
         and other.order[0] <= footer.order[0] and footer.order[1] <= other.order[1]
         for other in others
     )  # fmt: skip
+
+
+def _is_done(footer: Footer, there: dict[str, str]) -> bool:
+    """Tell whether a compaction came to its end; one that did not has all that it replaces still beside it."""
+    if not footer.level or all(sibling in there for sibling in footer.siblings):
+        return True
+    return not all(replaced in there for replaced in footer.replaces)
 
 
 def _is_whole(footer: Footer, there: dict[str, str], others: Iterable[Footer]) -> bool:
@@ -259,7 +260,6 @@ def _forget(catalog: Catalog, run: int, name: str) -> None:
         "writer",
         "checkpoint",
         "axis",
-        "layer_stat",
         "finding",
         "tombstone",
     ):

@@ -31,6 +31,8 @@ _MAX_TIME = float(2**62)
 #: Longest pattern of alternating schemas that is looked for, and how many records must show it.
 _MAX_PERIOD = 16
 _SHOWN = 32
+#: A name that is declared weighs as much as so many points, and so many layer values as one point.
+_NAME_WEIGHT, _VALUES_A_POINT = 8, 1
 #: Rows of a schema below which they are kept value by value.
 _FEW = 24
 #: Records taken at once: large enough that the fixed cost of array operations vanishes, small enough for the caches.
@@ -82,37 +84,62 @@ class Layers:
 
 
 @dataclass(slots=True)
+class HistogramRecord:
+    """One record of histograms: counts by sign (negative first), layer and bin."""
+
+    axis: dict[str, Any]
+    rank: int
+    step: int
+    time: int
+    lowest: int
+    counts: Any
+    arrival: int
+
+
+@dataclass(slots=True)
 class Columns:
     """What some tails hold, by kind."""
 
     rows: list[Rows] = field(default_factory=list)
     loose: Loose = field(default_factory=Loose)
     layers: list[Layers] = field(default_factory=list)
+    histograms: list[HistogramRecord] = field(default_factory=list)
     axes: list[dict[str, Any]] = field(default_factory=list)
     logs: list[LogRow] = field(default_factory=list)
     lost: list[Lost] = field(default_factory=list)
     points: int = 0
+    layer_values: int = 0
     unknown: int = 0
+
+    @property
+    def weight(self) -> int:
+        """Return how much memory sorting and writing these will take, in points."""
+        return self.points + _NAME_WEIGHT * len(self.loose) + self.layer_values // _VALUES_A_POINT
 
 
 class Decoder:
-    """Decodes tails into one `Columns`, writer by writer in the order in which they are given."""
+    """Decodes tails into one `Columns`, writer by writer in the order in which they are given.
 
-    def __init__(self) -> None:
+    Args:
+        layer_values: Stop behind the record with which there are so many: a segment may hold more than memory should.
+    """
+
+    def __init__(self, layer_values: int | None = None) -> None:
         self.columns = Columns()
+        self._layer_values = layer_values
         self.is_stopped = False
         self._ordinals: dict[str, int] = {}
         self._segment = 0
 
     def add(self, tail: Tail) -> None:
-        """Decode the trusted part of a tail; sets `tail.end`, and `is_stopped` behind a tombstone.
+        """Decode the trusted part of a tail; sets `tail.end`, and `is_stopped` behind a tombstone or a full measure.
 
         What a tombstone voids was recorded before it, so what follows belongs to the next fold.
         """
         self.is_stopped = False
         ordinal = self._ordinals.setdefault(tail.writer, len(self._ordinals))
         self._segment += 1
-        segment = _Segment(tail, ordinal, self._segment << 40, self.columns)
+        segment = _Segment(tail, ordinal, self._segment << 40, self.columns, self._layer_values)
         for span in tail.spans:
             segment.decode(span)
             if segment.is_stopped:
@@ -121,13 +148,17 @@ class Decoder:
         if not self.is_stopped:
             tail.end = max([tail.end, *(lost.stop for lost in tail.lost)])
         segment.flush()
-        self.columns.lost += tail.lost
+        # What is lost further on is told by the fold that gets there.
+        self.columns.lost += [lost for lost in tail.lost if not self.is_stopped or lost.start < tail.end]
 
 
 class _Segment:
     """The decoding of one tail."""
 
-    def __init__(self, tail: Tail, ordinal: int, arrival: int, columns: Columns) -> None:
+    def __init__(
+        self, tail: Tail, ordinal: int, arrival: int, columns: Columns, layer_values: int | None = None
+    ) -> None:
+        self._most = 2**63 if layer_values is None else layer_values
         self._tail, self._ordinal, self._arrival, self._columns = tail, ordinal, arrival, columns
         self._key = journal.commit_key(tail.header.generation)
         # Pieces of each schema: (step, time, values, arrival); joined at the end of the segment.
@@ -224,7 +255,7 @@ class _Segment:
                     shown = []
             else:
                 self._special(data[offset:end], schema, offset + base, length, step, time)
-                if schema == journal.Kind.TOMBSTONE:
+                if schema == journal.Kind.TOMBSTONE or self._columns.layer_values >= self._most:
                     self.is_stopped = True
                     return int(end + base)
                 if schema != journal.Kind.SCHEMA:
@@ -312,6 +343,8 @@ class _Segment:
                 columns.axes += [axis for axis in tail.axes.values() if axis not in columns.axes]
         elif schema == kind.LAYERS:
             self._layers(record)
+        elif schema == kind.HISTOGRAM:
+            self._histograms(record)
         elif schema == kind.TYPED:
             loose = columns.loose
             for name, value in numbers(record).items():
@@ -330,25 +363,41 @@ class _Segment:
             columns.unknown += 1
 
     def _layers(self, record: journal.Record) -> None:
-        """Decode one record of layer values."""
+        """Decode one record of layer values; the matrix stays a view of the journal's bytes."""
         number, matrix = record.layers()
         axis: dict[str, Any] | None = self._tail.axes.get(number)
         shape = (len(axis.get("statistics", ())), len(axis.get("layers", ()))) if axis else (0, 0)
         size = shape[0] * shape[1]
         if axis is None or not size or size > len(matrix):
-            self._tail.lost.append(
-                Lost(
-                    self._tail.path,
-                    record.offset,
-                    record.offset + record.length,
-                    "the axis of these layer values is lost",
-                )
-            )
+            self._lose(record, "the axis of these layer values is lost")
             return
-        values = np.array(matrix[:size], np.float32).reshape(shape)
-        self._columns.layers.append(
+        values = np.frombuffer(matrix.cast("B"), np.float32, size).reshape(shape)
+        columns = self._columns
+        columns.layer_values += size
+        columns.layers.append(
             Layers(axis, self._tail.rank, record.step, micros(record.time), values, self._arrival + record.offset)
         )
+
+    def _histograms(self, record: journal.Record) -> None:
+        """Decode one record of histograms."""
+        number, lowest, bins, counts = record.histograms()
+        axis: dict[str, Any] | None = self._tail.axes.get(number)
+        layers = len(axis.get("layers", ())) if axis else 0
+        size = 2 * layers * bins
+        if axis is None or not size or size > len(counts):
+            self._lose(record, "the axis of these histograms is lost")
+            return
+        found = np.frombuffer(counts.cast("B"), np.uint32, size).reshape(2, layers, bins)
+        columns = self._columns
+        columns.layer_values += size
+        arrival = self._arrival + record.offset
+        columns.histograms.append(
+            HistogramRecord(axis, self._tail.rank, record.step, micros(record.time), lowest, found, arrival)
+        )
+
+    def _lose(self, record: journal.Record, reason: str) -> None:
+        """Note that a record cannot be understood."""
+        self._tail.lost.append(Lost(self._tail.path, record.offset, record.offset + record.length, reason))
 
 
 def void(columns: Columns, step: int, pattern: str) -> None:
@@ -423,4 +472,4 @@ _KNOWN = frozenset(
     }
 )  # fmt: skip
 
-__all__ = ["Columns", "Decoder", "Layers", "Loose", "Rows", "micros_of", "void"]
+__all__ = ["Columns", "Decoder", "HistogramRecord", "Layers", "Loose", "Rows", "micros_of", "void"]

@@ -7,6 +7,7 @@ period: a reader may still hold the list that names them.
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import logging
 import os
 from collections.abc import Sequence
@@ -16,23 +17,23 @@ import numpy as np
 
 from tracer import clock, events
 from tracer.errors import StoreError
-from tracer.storage import folder as folders
-from tracer.storage import register, segments
+from tracer.storage import histogram_rows, layer_merge, layer_parts, register, segments
 from tracer.storage.contents import Contents
 from tracer.storage.points import Points, summarise
 from tracer.storage.rollup import rollup_columns
-from tracer.storage.segments import Footer, LayerRow, Written
+from tracer.storage.segments import Footer, Written
 from tracer.storage.snapshot import File, files_of
 
 if TYPE_CHECKING:
-    from tracer.storage.catalog import Catalog
+    from tracer.storage.catalog import Catalog, Row
     from tracer.storage.ground import Ground, Progress
 
 GRACE_S = 600.0
 #: Files of one level that a run gathers while it lives before they are merged.
 _FAN_IN = 8
-#: What one merge holds in memory: 24 bytes a point, twice.
-_MAX_ROWS = {"points": 10_000_000, "layers": 200_000, "logs": 1_000_000}
+#: What one merge holds in memory: 24 bytes a point, twice. Layer values are merged a few layers at a time, and theirs
+#: is how many are written anew because there are more.
+_MAX_ROWS = {"points": 10_000_000, "layers": 400_000_000, "histograms": 2_000_000, "logs": 1_000_000}
 _MAX_BYTES = 128 << 20
 _ROOM = 2
 
@@ -74,9 +75,9 @@ def compact_run(store: Ground, catalog: Catalog, uid: str, *, must: bool = False
     run, name, status = row
     stones: list[Stone] = catalog.rows('SELECT "order", step, pattern FROM tombstone WHERE run = ?', (run,))
     merged, failed = 0, False
-    for family in ("points", "layers", "logs"):
+    for family in ("points", "layers", "histograms", "logs"):
         files = [file for file in files_of(catalog, store.base, run) if file.family == family]
-        files.sort(key=lambda file: file.last_order)
+        files.sort(key=lambda file: (file.last_order, file.path))
         everything = must and family == "points"
         for group in _groups(files, family, is_finished=status != events.RUNNING, everything=everything):
             if not _has_room(group):
@@ -159,29 +160,32 @@ def merge_points(parts: Sequence[tuple[Points, int]], stones: Sequence[Stone]) -
 
 
 def _groups(files: list[File], family: str, *, is_finished: bool, everything: bool) -> list[list[File]]:
-    """Return runs of neighbours that should become one file each."""
+    """Return neighbours that should be merged, group by group; what one merge wrote stays together."""
     if everything:
         return [files] if files else []
-    groups: list[list[File]] = []
+    units = [list(unit) for _, unit in itertools.groupby(files, key=lambda file: (file.first_order, file.last_order))]
+    groups: list[list[list[File]]] = []
     if not is_finished:
         level = files[-1].level if files else 0
-        run: list[File] = []
-        for file in reversed(files):  # the newest files are the small ones
-            if file.level != level:
-                break
-            run.insert(0, file)
-        return [run] if len(run) >= _FAN_IN and _fits(run, family) else []
-    for file in files:
-        if groups and _fits([*groups[-1], file], family):
-            groups[-1].append(file)
+        newest = list(itertools.takewhile(lambda unit: unit[0].level == level, reversed(units)))[::-1]
+        return [_flat(newest)] if len(newest) >= _FAN_IN and _fits(_flat(newest), family) else []
+    for unit in units:
+        if groups and _fits(_flat([*groups[-1], unit]), family):
+            groups[-1].append(unit)
         else:
-            groups.append([file])
-    return [group for group in groups if len(group) > 1]
+            groups.append([unit])
+    return [_flat(group) for group in groups if len(group) > 1]
+
+
+def _flat(units: list[list[File]]) -> list[File]:
+    """Return the files of units."""
+    return [file for unit in units for file in unit]
 
 
 def _fits(files: list[File], family: str) -> bool:
     """Tell whether files are small enough for one merge."""
-    return sum(file.rows for file in files) <= _MAX_ROWS[family] and sum(file.bytes for file in files) <= _MAX_BYTES
+    rows, size = sum(file.rows for file in files), sum(file.bytes for file in files)
+    return rows <= _MAX_ROWS[family] and (family == "layers" or size <= _MAX_BYTES)
 
 
 def _has_room(files: list[File]) -> bool:
@@ -207,9 +211,12 @@ def _merge(
         uid, family, max(file.level for file in group) + 1, (group[0].first_order, group[-1].last_order),
         _consumed(list(footers.values())), [], [f"{family}/{os.path.basename(file.path)}" for file in group],
     )  # fmt: skip
+    for of_file in footers.values():
+        footer.axes |= of_file.axes
     files: list[Written] = []
     replaced = [file.id for file in group]
     series: Points | None = None
+    parts: list[tuple[Written, list[Row]]] = []
     if family == "points":
         points, removed = merge_points([(contents.points(file.path), file.last_order) for file in group], stones)
         files.append(_written_points(folder, points, footer))
@@ -222,25 +229,24 @@ def _merge(
         ]
         series = points if removed else None
     elif family == "layers":
-        files.append(_written_layers(folder, group, contents, footer))
+        parts = layer_merge.write(catalog, run, folder, group, footer)
+        files += [file for file, _ in parts]
     else:
-        rows = [row for file in group for row in contents.sound(file.path).logs]
-        rows.sort(key=lambda row: row.time)
-        path = _place(folder, footer, lambda hidden: segments.write_logs(hidden, rows, footer))
-        steps, times = (np.array([getattr(row, part) for row in rows], np.int64) for part in ("step", "time"))
-        files.append(segments.written(path, footer, steps, times))
+        files.append(_written_rows(folder, group, contents, footer))
     others: list[Points] = []
     if series is not None:
         rest = [file for file in files_of(catalog, base, run) if file.family == "points" and file.id not in replaced]
         beside = Contents([file.path for file in rest])
         others = [beside.points(file.path) for file in rest]
     with catalog.transaction():
-        for written in files:
-            register.insert_file(catalog, run, base, written)
+        inserted = [register.insert_file(catalog, run, base, written) for written in files]
         catalog.executemany(
             "UPDATE segment SET dead = ? WHERE id = ?", [(clock.now_us(), segment) for segment in replaced]
         )
         catalog.executemany("DELETE FROM segment_run WHERE segment = ?", [(segment,) for segment in replaced])
+        catalog.executemany("DELETE FROM layer_part WHERE segment = ?", [(segment,) for segment in replaced])
+        for segment, (_, rows_of_file) in zip(inserted, parts, strict=False):
+            layer_parts.insert_rows(catalog, segment, rows_of_file)
         if series is not None:
             catalog.execute("DELETE FROM series WHERE run = ?", (run,))
             for points in (series, *others):
@@ -251,42 +257,28 @@ def _merge(
 
 def _written_points(folder: str, points: Points, footer: Footer) -> Written:
     """Write merged points."""
-    path = _place(folder, footer, lambda hidden: segments.write_points(hidden, points, footer))
+    path = segments.place(folder, footer, lambda hidden: segments.write_points(hidden, points, footer))
     return segments.written(path, footer, points.step, points.time)
 
 
 def _written_rollup(folder: str, columns: dict[str, Any], points: Footer) -> Written:
     """Write the rollup of merged points."""
     footer = Footer(points.run, "rollup", points.level, points.order)
-    path = _place(folder, footer, lambda hidden: segments.write_rollup(hidden, columns, footer))
+    path = segments.place(folder, footer, lambda hidden: segments.write_rollup(hidden, columns, footer))
     return segments.written(path, footer, columns["first_step"], columns["first_time"])
 
 
-def _written_layers(folder: str, group: list[File], contents: Contents, footer: Footer) -> Written:
-    """Write merged layer values; of equal (axis, statistic, rank, step) the later fold's are kept."""
-    kept: dict[tuple[str, str, int, int], LayerRow] = {}
-    for file in group:
-        for key, values in contents.sound(file.path).layers:
-            kept[key[:4]] = (*key, values)
-        footer.axes |= contents.footers[file.path].axes
-    rows = [kept[key] for key in sorted(kept)]
-    path = _place(folder, footer, lambda hidden: segments.write_layers(hidden, rows, footer))
-    steps, times = (np.array([row[part] for row in rows], np.int64) for part in (3, 4))
+def _written_rows(folder: str, group: list[File], contents: Contents, footer: Footer) -> Written:
+    """Write merged histograms or logs; of a histogram that was taken twice the later fold's is kept."""
+    sound = [contents.sound(file.path) for file in group]
+    if footer.family == "histograms":
+        rows = histogram_rows.merged([one.histograms for one in sound if one.histograms is not None])
+        path = segments.place(folder, footer, lambda hidden: segments.write_histograms(hidden, rows, footer))
+        return segments.written(path, footer, rows.step, rows.time)
+    logs = sorted((row for one in sound for row in one.logs), key=lambda row: row.time)
+    path = segments.place(folder, footer, lambda hidden: segments.write_logs(hidden, logs, footer))
+    steps, times = (np.array([getattr(row, part) for row in logs], np.int64) for part in ("step", "time"))
     return segments.written(path, footer, steps, times)
-
-
-def _place(folder: str, footer: Footer, write: Any) -> str:  # noqa: ANN401 -- a writer of one family
-    """Let a file be written under a hidden name, then give it its own."""
-    where = os.path.join(folder, footer.family)
-    if not os.path.isdir(where):
-        os.makedirs(where, exist_ok=True)
-        folders.sync_folder(folder)
-    name = segments.new_name()
-    hidden = segments.hidden_path(where, name)
-    write(hidden)
-    path = os.path.join(where, name)
-    segments.publish(hidden, path)
-    return path
 
 
 def _consumed(footers: list[Footer]) -> segments.Consumed:

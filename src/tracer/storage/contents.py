@@ -14,7 +14,9 @@ import duckdb
 import numpy as np
 
 from tracer.errors import StoreError
-from tracer.storage import duck, segments
+from tracer.storage import duck, layer_points, segments
+from tracer.storage.histogram_rows import HistogramRows
+from tracer.storage.layer_points import TIMES, LayerPart
 from tracer.storage.log_rows import LogRow
 from tracer.storage.points import Points
 from tracer.storage.segments import Footer
@@ -29,11 +31,10 @@ _SMALL, _TOGETHER = 50_000, 1_000_000
 _POINTS = "SELECT step, time, value FROM read_parquet($files)"
 _SERIES = "SELECT metric, rank, count(*) FROM read_parquet($files) GROUP BY ALL ORDER BY metric, rank"
 _LOGS = "SELECT time, step, rank, kind, level, name, body, fields FROM read_parquet($files)"
-_KEYS = "SELECT axis, stat, rank, step, time FROM read_parquet($files)"
-_VALUES = "SELECT values FROM read_parquet($files)"
+_LAYER_TIMES = "SELECT step, time FROM read_parquet($files) WHERE time IS NOT NULL"
+_LAYERS = "SELECT step, value FROM read_parquet($files) WHERE value IS NOT NULL"
+_HISTOGRAMS = "SELECT axis, layer, rank, step, time, exponent, negative, positive FROM read_parquet($files)"
 _ROLLUP = "SELECT first_step AS step, first_time AS time FROM read_parquet($files)"
-
-LayerKey = tuple[str, str, int, int, int]
 
 
 @dataclass(slots=True)
@@ -45,7 +46,8 @@ class Content:
     damage: str = ""
     points: Points | None = None
     logs: list[LogRow] = field(default_factory=list)
-    layers: list[tuple[LayerKey, Any]] = field(default_factory=list)
+    layers: list[LayerPart] = field(default_factory=list)
+    histograms: HistogramRows | None = None
 
 
 class Contents:
@@ -98,9 +100,14 @@ class Contents:
             content = Content(*_columns([(row.step, row.time) for row in logs]), logs=logs)
             found = (len(logs), segments.check_logs(logs))
         elif footer.family == "layers":
-            values, keys = _arrays(_VALUES, file)["values"], _rows(_KEYS, file)
-            content = Content(*_columns([key[3:5] for key in keys]), layers=list(zip(keys, values, strict=True)))
-            found = (len(keys), segments.check_layers(values))
+            layers = _layers(file, footer)
+            content = Content(*layer_points.extent(layers), layers=layers)
+            found = (sum(map(len, layers)), segments.check_layers(layers))
+        elif footer.family == "histograms":
+            columns = _arrays(_HISTOGRAMS, file)
+            rows = HistogramRows(**columns)
+            content = Content(rows.step, rows.time, histograms=rows)
+            found = (len(rows), segments.check_histograms(rows))
         else:  # a rollup can be made again from the points beside it
             columns = _arrays(_ROLLUP, file)
             return Content(columns["step"], columns["time"])
@@ -150,6 +157,23 @@ class Contents:
             at = end
 
 
+def _layers(file: File, footer: Footer) -> list[LayerPart]:
+    """Return a file of layer values, part by part."""
+    times, values = _arrays(_LAYER_TIMES, file), _arrays(_LAYERS, file)
+    parts = []
+    at = {True: 0, False: 0}
+    for key, layers, counts in segments.parts_of(footer):
+        is_time = key[1] == TIMES
+        columns, begin = times if is_time else values, at[is_time]
+        end = at[is_time] = begin + int(counts.sum())
+        value = columns["time" if is_time else "value"][begin:end]
+        parts.append(LayerPart(*key, layers, counts, columns["step"][begin:end], value))
+    if at != {True: len(times["step"]), False: len(values["step"])}:
+        message = f"{file.path} has other rows than its footer says."
+        raise StoreError(message)
+    return parts
+
+
 def _arrays(sql: str, file: File) -> dict[str, Any]:
     """Return the columns of one file; ours hold no NULL, so no mask."""
     with duck.cursor() as cursor, duck.translated([file]):
@@ -169,4 +193,4 @@ def _columns(pairs: list[tuple[int, int]]) -> tuple[Any, Any]:
     return table[:, 0], table[:, 1]
 
 
-__all__ = ["Content", "Contents", "LayerKey"]
+__all__ = ["Content", "Contents"]

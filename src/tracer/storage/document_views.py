@@ -269,7 +269,8 @@ class DocumentConnection(sqlite3.Connection):
             found = self._layers[uid] = _rows_by_step(self.backend.get_gradient_stats(uid))
             if len(self._layers) > _KEPT_RUNS:
                 self._layers.popitem(last=False)
-        return found.get(step, "[]")
+        # A checkpoint is recorded when its step has ended: what the optimizer saw in it belongs to the step before.
+        return found.get(step) or found.get(step - 1, "[]")
 
 
 def connect(backend: Served) -> DocumentConnection:

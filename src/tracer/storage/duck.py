@@ -56,7 +56,7 @@ def select(sql: str, files: Sequence[File], parameters: Mapping[str, object] | N
     """Return the columns of a query over Parquet files as arrays.
 
     Args:
-        sql: The query; `$files` stands for the paths.
+        sql: The query; `$files` stands for the paths, unless it names them itself.
         files: The files, each of which is compared with its checksum the first time this process reads it.
         parameters: Further parameters.
 
@@ -68,7 +68,8 @@ def select(sql: str, files: Sequence[File], parameters: Mapping[str, object] | N
     verify(files)
     opened += len(files)
     with cursor() as found, translated(files):
-        return found.execute(sql, {"files": [file.path for file in files], **(parameters or {})}).fetchnumpy()
+        given = {**({"files": [file.path for file in files]} if "$files" in sql else {}), **(parameters or {})}
+        return found.execute(sql, given or None).fetchnumpy()
 
 
 def verify(files: Sequence[File]) -> None:

@@ -17,8 +17,8 @@ import contextlib
 import fcntl
 import logging
 import os
-from collections.abc import Sized
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,23 @@ import numpy as np
 
 from tracer import clock, journal, places, runfile
 from tracer.errors import JournalCorrupt, SchemaTooNew, StoreError
-from tracer.storage import adoption, conclusion, liveness, ownership, register, segments, tails
+from tracer.storage import (
+    adoption,
+    conclusion,
+    layer_parts,
+    layer_points,
+    liveness,
+    ownership,
+    register,
+    segments,
+    tails,
+)
 from tracer.storage import folder as folders
+from tracer.storage.axes import settle_axes
 from tracer.storage.columns import Columns, Decoder
+from tracer.storage.histogram_rows import rows_of
 from tracer.storage.maintainer import Busy
-from tracer.storage.points import Points, arrange, summarise
+from tracer.storage.points import arrange, summarise
 from tracer.storage.segments import Consumed, Footer, Written
 from tracer.storage.snapshot import places_of, unsettled
 from tracer.storage.tails import Lost, Place
@@ -39,9 +51,9 @@ if TYPE_CHECKING:
     from tracer.storage.catalog import Catalog
     from tracer.storage.ground import Ground, Progress
 
-#: Points and declared names of one batch: about 150 MB while it is sorted and written.
+#: What one batch weighs, see `Columns.weight`: about 150 MB of points or 250 MB of layer values while it is written.
 BATCH_POINTS = 2_000_000
-_NAME_WEIGHT = 8
+_OF_LAYERS = frozenset({"layers", "histograms"})
 _GAP_US = 60_000_000
 _FRESH_NS = 60_000_000_000
 _SETTLE_S = 0.02
@@ -211,7 +223,7 @@ def checkpoint_log(store: Ground) -> None:
 def gather(folder: str, known: dict[str, Place], limit: int = BATCH_POINTS) -> Batch:
     """Decode what a journal holds beyond the known places, up to a number of points."""
     batch = Batch()
-    decoder = Decoder()
+    decoder = Decoder(layer_values=limit)
     batch.columns = decoder.columns
     where = os.path.join(folder, "journal")
     for writer, found in sorted(tails.list_segments(where).items(), key=lambda item: _opened(item[1])):
@@ -292,7 +304,7 @@ def _gather_writer(  # noqa: C901 -- one decision per state a segment can be fou
             batch.consumed.setdefault(writer, [[number, start], [number, start]])[1] = [end.segment, end.offset]
         if over and finished:
             batch.done.append(path)
-        if decoder.is_stopped or decoder.columns.points + _NAME_WEIGHT * len(decoder.columns.loose) >= limit:
+        if decoder.is_stopped or decoder.columns.weight >= limit:
             return False
         if not over:
             return True
@@ -307,30 +319,32 @@ def _fold_batch(catalog: Catalog, base: str, run: int, uid: str, name: str, batc
     points = arrange(columns)
     summaries = summarise(points)
     overviews = register.new_overviews(catalog, run, points)
-    axes = [segments.clean_axis(one.axis) for one in columns.layers]
-    for one, axis in zip(columns.layers, axes, strict=True):
-        one.axis = axis
-    digests = [register.axis_digest(axis) for axis in axes]
+    axes = settle_axes([*columns.layers, *columns.histograms])
+    parts = layer_points.arrange(columns.layers)
+    columns.layers = []  # the parts have the values, and those of a batch take much memory
+    histograms = rows_of(columns.histograms)
     lost = _set_aside(folder, batch)
-    files = _write_files(folder, uid, order, batch, points, digests)
+    footer = Footer(uid, "", 0, (order, order), batch.consumed, axes=axes)
+    logs = sorted(columns.logs, key=lambda row: row.time)
+    contents = {"logs": logs, "layers": parts, "histograms": histograms, "points": points}
+    files = _write_files(folder, footer, contents)
     with catalog.transaction():
         register.set_places(catalog, run, batch.places, batch.headers)
         for file in files:
-            register.insert_file(catalog, run, base, file)
+            segment = register.insert_file(catalog, run, base, file)
+            if file.footer.family == "layers":
+                layer_parts.insert(catalog, segment, parts, layer_parts.extents(catalog, run))
         register.upsert_series(catalog, run, points, summaries, overviews)
-        register.apply_axes(catalog, run, dict(zip(digests, axes, strict=True)))
-        register.apply_layers(catalog, run, columns.layers, digests)
+        register.apply_axes(catalog, run, axes)
         changes = register.apply_logs(catalog, run, uid, columns.logs, order)
         register.update_run(catalog, base, run, name, changes, headers=batch.headers.values(), lost=lost)
     release(folder, batch)
     return len(points)
 
 
-def _write_files(folder: str, uid: str, order: int, batch: Batch, points: Points, digests: list[str]) -> list[Written]:
+def _write_files(folder: str, fold: Footer, contents: Mapping[str, Any]) -> list[Written]:
     """Write one file per family that has something, and put them in place."""
-    columns = batch.columns
-    there: list[tuple[str, Sized]] = [("logs", columns.logs), ("layers", columns.layers), ("points", points)]
-    names = {family: segments.new_name() for family, content in there if len(content)}
+    names = {family: segments.new_name() for family, content in contents.items() if len(content)}
     siblings = [f"{family}/{name}" for family, name in names.items()]
     pending: list[tuple[str, str, Footer, Any, Any]] = []
     for family, name in names.items():
@@ -338,24 +352,30 @@ def _write_files(folder: str, uid: str, order: int, batch: Batch, points: Points
         if not os.path.isdir(where):
             os.makedirs(where, exist_ok=True)
             folders.sync_folder(folder)
-        footer = Footer(uid, family, 0, (order, order), batch.consumed, siblings)
+        axes = fold.axes if family in _OF_LAYERS else {}
+        footer = replace(fold, family=family, siblings=siblings, axes=axes)
         hidden = segments.hidden_path(where, name)
-        if family == "points":
-            segments.write_points(hidden, points, footer)
-            steps, times = points.step, points.time
-        elif family == "layers":
-            footer.axes = {digest: one.axis for one, digest in zip(columns.layers, digests, strict=True)}
-            rows = segments.layer_rows(columns.layers, digests)
-            segments.write_layers(hidden, rows, footer)
-            steps, times = (np.array([row[part] for row in rows], np.int64) for part in (3, 4))
-        else:
-            logs = sorted(columns.logs, key=lambda row: row.time)
-            segments.write_logs(hidden, logs, footer)
-            steps, times = (np.array([getattr(row, part) for row in logs], np.int64) for part in ("step", "time"))
+        steps, times = _write_file(hidden, contents[family], footer)
         pending.append((hidden, os.path.join(where, name), footer, steps, times))
     for hidden, path, *_ in pending:
         segments.publish(hidden, path)
     return [segments.written(path, footer, steps, times) for _, path, footer, steps, times in pending]
+
+
+def _write_file(hidden: str, content: Any, footer: Footer) -> tuple[Any, Any]:  # noqa: ANN401 -- by family
+    """Write the file of one family under a hidden name; return steps and times."""
+    if footer.family == "points":
+        segments.write_points(hidden, content, footer)
+    elif footer.family == "histograms":
+        segments.write_histograms(hidden, content, footer)
+    elif footer.family == "layers":
+        segments.write_layers(hidden, content, footer)
+        return layer_points.extent(content)
+    else:
+        segments.write_logs(hidden, content, footer)
+        table = np.array([(row.step, row.time) for row in content], np.int64)
+        return table[:, 0], table[:, 1]
+    return content.step, content.time
 
 
 def _set_aside(folder: str, batch: Batch) -> int:

@@ -13,7 +13,7 @@ from tracer.errors import SchemaTooNew, StoreError
 from tracer.storage import tails
 
 #: The folders of Parquet files, by family.
-FAMILIES = ("points", "rollup", "layers", "logs")
+FAMILIES = ("points", "rollup", "layers", "histograms", "logs")
 
 #: What the header of a journal segment and `run.json` both say.
 _OWNER = ("host", "pid", "process_started", "boot", "world_size", "attempt")

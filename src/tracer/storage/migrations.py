@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable
 
 from tracer.errors import SchemaTooNew, StoreError
-from tracer.storage.tables import TABLES
+from tracer.storage.tables import LAYER_PARTS, TABLES
 
 #: "TRAC": lets `file` and ourselves tell the catalog from any other SQLite file.
 APPLICATION_ID = 0x54524143
@@ -24,7 +24,13 @@ def _tables(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_tables,)
+def _layer_parts(connection: sqlite3.Connection) -> None:
+    """Take in layer values that lie layer by layer."""
+    for statement in _statements(LAYER_PARTS):
+        connection.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_tables, _layer_parts)
 
 
 def version(connection: sqlite3.Connection) -> int:

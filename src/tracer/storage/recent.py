@@ -15,6 +15,8 @@ from tracer.storage.names import clean_text
 from tracer.storage.tails import Lost, Place, Tail, read_tails, walk
 
 _FINITE = float("inf")
+#: Kinds whose content no summary shows.
+_ARRAYS = frozenset({journal.Kind.SCHEMA, journal.Kind.LAYERS, journal.Kind.HISTOGRAM})
 
 
 @dataclass(slots=True)
@@ -95,7 +97,7 @@ def _add(recent: Recent, tail: Tail) -> None:  # noqa: C901 -- one case per reco
             recent.points += len(series)
         elif record.schema == journal.Kind.AXIS:
             recent.axes += [axis for axis in tail.axes.values() if axis not in recent.axes]
-        elif record.schema not in (journal.Kind.SCHEMA, journal.Kind.LAYERS):
+        elif record.schema not in _ARRAYS:
             for name, number in numbers(record).items() if record.schema == journal.Kind.TYPED else ():
                 _series(recent, name, tail.rank).add(record.step, micros(record.time), number)
                 recent.points += 1

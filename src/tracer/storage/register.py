@@ -5,7 +5,6 @@ The fold calls these with what it just decoded, a rebuild with what it reads bac
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +23,6 @@ from tracer.storage.tails import Place
 if TYPE_CHECKING:
     from tracer.journal import Header
     from tracer.storage.catalog import Catalog
-    from tracer.storage.columns import Layers
     from tracer.storage.points import Points, Summaries
     from tracer.storage.segments import Written
 
@@ -69,21 +67,11 @@ ON CONFLICT(run, step) DO UPDATE SET time = excluded.time, metrics = excluded.me
   samples = coalesce(excluded.samples, samples)
 """
 _FINDING = """
-INSERT OR IGNORE INTO finding(uid, run, rank, step, last_step, kind, severity, details, source, detected)
+INSERT INTO finding(uid, run, rank, step, last_step, kind, severity, details, source, detected)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT(uid) DO UPDATE SET last_step = excluded.last_step, severity = excluded.severity, details = excluded.details
+  WHERE excluded.detected >= detected AND coalesce(excluded.last_step, excluded.step) >= coalesce(last_step, step)
 """
-_LAYER_STAT = """
-INSERT INTO layer_stat(run, axis, stat, n, min, min_layer, min_step, max, max_layer, max_step)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT(run, axis, stat) DO UPDATE SET n = n + excluded.n,
-  min_layer = CASE WHEN min IS NULL OR excluded.min < min THEN excluded.min_layer ELSE min_layer END,
-  min_step = CASE WHEN min IS NULL OR excluded.min < min THEN excluded.min_step ELSE min_step END,
-  min = coalesce(min(min, excluded.min), min, excluded.min),
-  max_layer = CASE WHEN max IS NULL OR excluded.max > max THEN excluded.max_layer ELSE max_layer END,
-  max_step = CASE WHEN max IS NULL OR excluded.max > max THEN excluded.max_step ELSE max_step END,
-  max = coalesce(max(max, excluded.max), max, excluded.max)
-"""
-
 Overviews = list[tuple[str, int, tuple[int, int, int, int, bytes]]]
 
 
@@ -201,39 +189,12 @@ def apply_logs(catalog: Catalog, run: int, uid: str, rows: Sequence[LogRow], ord
     return changes
 
 
-def apply_layers(catalog: Catalog, run: int, layers: Iterable[Layers], digests: Iterable[str]) -> None:
-    """Add layer values to the extremes of their statistics."""
-    for one, digest in zip(layers, digests, strict=True):
-        names = one.axis["layers"]
-        for index_of, statistic in enumerate(one.axis["statistics"]):
-            values = one.matrix[index_of]
-            finite = np.isfinite(values)
-            least = most = None
-            low = high = None
-            if finite.any():
-                at_least, at_most = (
-                    int(np.argmin(np.where(finite, values, np.inf))),
-                    int(np.argmax(np.where(finite, values, -np.inf))),
-                )
-                least, most = float(values[at_least]), float(values[at_most])
-                low, high = names[at_least], names[at_most]
-            catalog.execute(
-                _LAYER_STAT, (run, digest, statistic, len(values), least, low, one.step, most, high, one.step)
-            )
-
-
 def apply_axes(catalog: Catalog, run: int, axes: Mapping[str, Mapping[str, Any]]) -> None:
     """Keep the layers' names of an axis."""
     catalog.executemany(
         "INSERT OR IGNORE INTO axis(run, digest, names) VALUES (?, ?, ?)",
         [(run, digest, json.dumps(axis)) for digest, axis in axes.items()],
     )
-
-
-def axis_digest(axis: Mapping[str, Any]) -> str:
-    """Return what axes with the same layers in the same order have in common."""
-    text = json.dumps([axis.get("what"), axis.get("layers"), axis.get("statistics")])
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def set_places(catalog: Catalog, run: int, places: Mapping[str, Place], headers: Mapping[str, Header]) -> None:
@@ -321,6 +282,6 @@ def _old_overview(row: Any) -> Overview | None:  # noqa: ANN401 -- a row of the 
 
 
 __all__ = [
-    "ALL", "Overviews", "apply_axes", "apply_layers", "apply_logs", "axis_digest", "insert_file", "new_overviews",
+    "ALL", "Overviews", "apply_axes", "apply_logs", "insert_file", "new_overviews",
     "next_order", "replace_series", "set_places", "update_run", "upsert_series",
 ]  # fmt: skip

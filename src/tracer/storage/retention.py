@@ -59,7 +59,7 @@ KEPT_TAGS = frozenset({"keep", "pinned"})
 _DAY = 86_400_000_000
 _MARKER = "trashed.json"
 _GONE = ".gone-"
-_KINDS = ("journal", "points", "rollup", "layers", "spans", "logs", "samples", "artifacts", "capsules")
+_KINDS = ("journal", "points", "rollup", "layers", "histograms", "spans", "logs", "samples", "artifacts", "capsules")
 
 Progress = Callable[[int, int], None]
 
@@ -296,8 +296,8 @@ def sizes(base: str | os.PathLike[str]) -> dict[str, int]:
         base: The folder of the store.
 
     Returns:
-        Bytes of `journal`, `points`, `rollup`, `layers`, `spans`, `logs`, `samples`, `artifacts`, `capsules`,
-        `catalog`, `trash` and `other`; what two kinds share is counted once.
+        Bytes of `journal`, `points`, `rollup`, `layers`, `histograms`, `spans`, `logs`, `samples`, `artifacts`,
+        `capsules`, `catalog`, `trash` and `other`; what two kinds share is counted once.
 
     Example:
         >>> sizes(".tracer")["points"]  # doctest: +SKIP

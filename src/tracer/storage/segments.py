@@ -8,6 +8,9 @@ What a rebuild of the catalog needs stands in the footer, as JSON under `tracer.
     siblings                    the files of the same fold; it counts only when all of them are there
     replaces                    ids of the files that a compaction merged into it
     series                      [metric, rank, count] of each series, in the order of the rows (up to 10,000 series)
+    axes                        digest → what, layers, statistics, shapes of the layer values and histograms
+    parts                       [axis, statistic, rank, layers or digest of their axis, counts]: the series of a file of
+                                layer values, numbered from 0 in this order as its column `series` has them
     check                       CRC-32 of the values, before they were encoded
 """
 
@@ -17,7 +20,7 @@ import contextlib
 import json
 import os
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,19 +30,27 @@ import numpy as np
 from tracer import clock
 from tracer.errors import SchemaTooNew, StoreError
 from tracer.storage import duck
-from tracer.storage.columns import Layers
 from tracer.storage.folder import sync_folder
+from tracer.storage.layer_points import TIMES, LayerPart
 from tracer.storage.log_rows import LogRow
-from tracer.storage.names import clean_text, new_id
+from tracer.storage.names import new_id
 
 if TYPE_CHECKING:
+    from tracer.storage.histogram_rows import HistogramRows
+    from tracer.storage.layer_points import Key
     from tracer.storage.points import Points
+    from tracer.storage.values import Integers
 
-FORMAT = 1
+#: 2: layer values lie layer by layer; those of format 1 cannot be read.
+FORMAT = 2
+_FORMAT_OF_LAYERS = 2
 #: Series of one `log` call share their times, and zstd finds that within a row group only: with 122,880 rows the
 #: same data took 5.8 bytes a point instead of 5.5. Larger groups save less and slow down reading one series.
 ROW_GROUP = 204_800
 _OPTIONS = f"FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, ROW_GROUP_SIZE {ROW_GROUP}"
+#: Single floats end in noise: the fastest level makes them as small as any, and one layer is read in half the time
+#: when a group is half as large.
+_OPTIONS_OF_LAYERS = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, PARQUET_VERSION v2, ROW_GROUP_SIZE 122880"
 #: Up to here names are written by indexing a list, beyond it as objects: 10 against 8 million points a second.
 _MANY_NAMES = 256
 _MANY_SERIES = 10_000
@@ -64,6 +75,7 @@ class Footer:
     replaces: list[str] = field(default_factory=list)
     series: list[list[Any]] | None = None
     axes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    parts: list[list[Any]] | None = None
     check: int = 0
     rows: int = 0
 
@@ -78,6 +90,8 @@ class Footer:
             said["series"] = self.series
         if self.axes:
             said["axes"] = self.axes
+        if self.parts is not None:
+            said["parts"] = self.parts
         pairs = (
             f"'tracer.{key}': {duck.literal(json.dumps(value, separators=(',', ':')))}" for key, value in said.items()
         )
@@ -119,32 +133,45 @@ def write_points(hidden: str, points: Points, footer: Footer) -> None:
         _copy(hidden, columns, f"metric, {_VALUES}", footer)
 
 
-LayerRow = tuple[str, str, int, int, int, Any]
+def write_layers(hidden: str, parts: Sequence[LayerPart], footer: Footer) -> None:
+    """Write layer values under a hidden name: a row per value, layer by layer.
 
-
-def layer_rows(layers: Sequence[Layers], digests: Sequence[str]) -> list[LayerRow]:
-    """Return layer values as rows: axis, statistic, rank, step, time, values; the last of equal ones is kept."""
-    kept = {
-        (digest, statistic, one.rank, one.step): (one.time, one.matrix[index])
-        for one, digest in zip(layers, digests, strict=True)
-        for index, statistic in enumerate(map(str, one.axis["statistics"]))
-    }
-    return [(*key, *kept[key]) for key in sorted(kept)]
-
-
-def write_layers(hidden: str, rows: Sequence[LayerRow], footer: Footer) -> None:
-    """Write layer values under a hidden name: a row per statistic and step."""
-    values = np.empty(len(rows), dtype=object)
-    for index, row in enumerate(rows):
-        values[index] = np.ascontiguousarray(row[5], np.float32)
-    footer.rows, footer.check = len(rows), check_layers(values)
-    columns = {
-        "axis": _objects(row[0] for row in rows), "stat": _objects(row[1] for row in rows),
-        "rank": np.array([row[2] for row in rows], np.int16), "step": np.array([row[3] for row in rows], np.int64),
-        "time": np.array([row[4] for row in rows], np.int64), "v": values,
+    A row says which series it is of by a number only: names of layers would double the time it takes to write them.
+    """
+    footer.rows, footer.check = sum(map(len, parts)), check_layers(parts)
+    sorted_names = {digest: sorted(set(axis["layers"])) for digest, axis in footer.axes.items()}
+    footer.parts = [[*part.key, _reference(part.layers, sorted_names), _short(part.counts)] for part in parts]
+    times = [part for part in parts if part.stat == TIMES]
+    values = [part for part in parts if part.stat != TIMES]
+    tables = {
+        "times": {**_series_and_step(times, 0), "time": _end_to_end([part.value for part in times], np.int64)},
+        "fresh": {
+            **_series_and_step(values, len(times)), "value": _end_to_end([part.value for part in values], np.float32)
+        },
     }  # fmt: skip
-    whole = "list_transform(v::FLOAT[], lambda e: coalesce(e, 'nan'::FLOAT))"  # as with `_VALUES`
-    chosen = f"axis, stat, rank, step, time, {whole} AS values, NULL::DOUBLE[] AS edges"
+    chosen = (
+        "SELECT series, step::BIGINT AS step, time, NULL::FLOAT AS value FROM times UNION ALL "
+        "SELECT series, step::BIGINT AS step, NULL::BIGINT AS time, coalesce(value, 'nan'::FLOAT) AS value FROM fresh"
+    )
+    _copy_tables(hidden, tables, chosen, footer, options=_OPTIONS_OF_LAYERS)
+
+
+def parts_of(footer: Footer) -> list[tuple[Key, tuple[str, ...], Integers]]:
+    """Return key, layers and counts of the parts of a file of layer values, in their order."""
+    sorted_names = {digest: tuple(sorted(set(axis["layers"]))) for digest, axis in footer.axes.items()}
+    found: list[tuple[Key, tuple[str, ...], Integers]] = []
+    for what, stat, rank, said, counts in footer.parts or ():
+        layers = sorted_names[said] if isinstance(said, str) else tuple(said)
+        whole = np.full(len(layers), counts) if isinstance(counts, int) else np.array(counts)
+        found.append(((what, stat, rank), layers, whole.astype(np.int64)))
+    return found
+
+
+def write_histograms(hidden: str, rows: HistogramRows, footer: Footer) -> None:
+    """Write histograms under a hidden name: a row per power of two that holds something."""
+    footer.rows, footer.check = len(rows), check_histograms(rows)
+    columns = {"axis": _objects(rows.axis), "layer": _objects(rows.layer), **rows.numbers()}
+    chosen = "axis::VARCHAR AS axis, rank, layer::VARCHAR AS layer, step, time, exponent, negative, positive"
     _copy(hidden, columns, chosen, footer)
 
 
@@ -173,6 +200,20 @@ def write_logs(hidden: str, rows: Sequence[LogRow], footer: Footer) -> None:
 def hidden_path(folder: str, name: str) -> str:
     """Return where a file is written before it is complete."""
     return os.path.join(folder, f".{name}.part")
+
+
+def place(folder: str, footer: Footer, write: Callable[[str], None]) -> str:
+    """Let a file of a run be written under a hidden name, then give it its own; return where it is."""
+    where = os.path.join(folder, footer.family)
+    if not os.path.isdir(where):
+        os.makedirs(where, exist_ok=True)
+        sync_folder(folder)
+    name = new_name()
+    hidden = hidden_path(where, name)
+    write(hidden)
+    path = os.path.join(where, name)
+    publish(hidden, path)
+    return path
 
 
 def new_name() -> str:
@@ -219,11 +260,14 @@ def read_footers(paths: Sequence[str]) -> tuple[dict[str, Footer], dict[str, str
             newer = f"{path} has format {said['format']}; this Tracer reads up to {FORMAT}."
             message = f"{newer} Update: pip install -U ml-tracer"
             raise SchemaTooNew(message)
+        if said.get("family") == "layers" and said.get("format", FORMAT) < _FORMAT_OF_LAYERS:
+            problems[path] = f"its layer values have format {said['format']}, which this Tracer does not read any more"
+            continue
         try:
             footers[path] = Footer(
                 said["run"], said["family"], said["level"], (said["order"][0], said["order"][1]), said["consumed"],
-                said["siblings"], said["replaces"], said.get("series"), said.get("axes", {}), said["check"],
-                said["rows"],
+                said["siblings"], said["replaces"], said.get("series"), said.get("axes", {}), said.get("parts"),
+                said["check"], said["rows"],
             )  # fmt: skip
         except (KeyError, IndexError, TypeError):
             problems[path] = "it has no footer of ours"
@@ -248,11 +292,21 @@ def check_points(step: Any, time: Any, value: Any) -> int:  # noqa: ANN401 -- ar
     return _crc(value, _crc(time, _crc(step)))
 
 
-def check_layers(values: Iterable[Any]) -> int:
+def check_layers(parts: Iterable[LayerPart]) -> int:
     """Return the checksum of layer values."""
     crc = 0
-    for one in values:
-        crc = _crc(np.asarray(one, np.float32), crc)
+    for part in parts:
+        if part.stat != TIMES:
+            part.value = _plain_nan(part.value)
+        crc = _crc(part.value, _crc(part.step, crc))
+    return crc
+
+
+def check_histograms(rows: HistogramRows) -> int:
+    """Return the checksum of histograms."""
+    crc = zlib.crc32(repr((list(rows.axis), list(rows.layer))).encode("utf-8", "backslashreplace"))
+    for column in rows.numbers().values():
+        crc = _crc(column, crc)
     return crc
 
 
@@ -282,24 +336,59 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-def clean_axis(axis: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an axis with text that every format takes, in its fixed form."""
-    return {
-        "what": clean_text(str(axis.get("what", ""))),
-        "layers": [clean_text(str(name)) for name in axis.get("layers", ())],
-        "statistics": [clean_text(str(name)) for name in axis.get("statistics", ())],
-        "shapes": axis.get("shapes", []),
-    }
+def _reference(layers: tuple[str, ...], names: Mapping[str, list[str]]) -> str | list[str]:
+    """Return the digest of the axis that has exactly these layers, or else the layers."""
+    ours = list(layers)
+    return next((digest for digest, of_axis in names.items() if of_axis == ours), ours)
+
+
+def _short(counts: Integers) -> int | list[int]:
+    """Return counts as one number where all are the same."""
+    return int(counts[0]) if len(counts) and (counts == counts[0]).all() else counts.tolist()
+
+
+def _series_and_step(parts: Sequence[LayerPart], first: int) -> dict[str, Any]:
+    """Return the numbers of the series and the steps of parts, end to end; small steps in half the memory."""
+    counts = _end_to_end([part.counts for part in parts], np.int64)
+    numbers = np.arange(first, first + len(counts), dtype=np.int32)
+    steps = [part.step for part in parts]
+    limits = np.iinfo(np.int32)
+    is_small = all(limits.min <= one.min(initial=0) and one.max(initial=0) <= limits.max for one in steps)
+    return {"series": np.repeat(numbers, counts), "step": _end_to_end(steps, np.int32 if is_small else np.int64)}
+
+
+def _end_to_end(arrays: Sequence[Any], kind: Any) -> Any:  # noqa: ANN401 -- arrays and their type
+    """Return arrays as one."""
+    whole = np.empty(sum(map(len, arrays)), kind)
+    at = 0
+    for array in arrays:
+        whole[at : at + len(array)] = array
+        at += len(array)
+    return whole
 
 
 def _copy(
     hidden: str, columns: dict[str, Any], chosen: str, footer: Footer, parameters: Mapping[str, object] | None = None
 ) -> None:
     """Let DuckDB write columns to a file."""
+    _copy_tables(hidden, {"fresh": columns}, f"SELECT {chosen} FROM fresh", footer, parameters)  # noqa: S608
+
+
+def _copy_tables(
+    hidden: str,
+    tables: Mapping[str, dict[str, Any]],
+    question: str,
+    footer: Footer,
+    parameters: Mapping[str, object] | None = None,
+    *,
+    options: str = _OPTIONS,
+) -> None:
+    """Let DuckDB write what a question to some columns gives to a file."""
     with duck.cursor() as cursor:
-        cursor.register("fresh", columns)
+        for name, columns in tables.items():
+            cursor.register(name, columns)
         try:
-            sql = f"COPY (SELECT {chosen} FROM fresh) TO {duck.literal(hidden)} ({_OPTIONS}, {footer.sql()})"  # noqa: S608
+            sql = f"COPY ({question}) TO {duck.literal(hidden)} ({options}, {footer.sql()})"
             if parameters:
                 cursor.execute(sql, parameters)
             else:
@@ -309,7 +398,8 @@ def _copy(
             message = f"{hidden} cannot be written: {str(error).splitlines()[0]}. The journal keeps everything."
             raise StoreError(message) from error
         finally:
-            cursor.unregister("fresh")
+            for name in tables:
+                cursor.unregister(name)
 
 
 def _objects(values: Iterable[object]) -> Any:  # noqa: ANN401 -- an array of objects
@@ -330,7 +420,7 @@ def _fsync(path: str) -> None:
 
 
 __all__ = [
-    "FORMAT", "ROW_GROUP", "Consumed", "Footer", "LayerRow", "Written", "check_layers", "check_logs", "check_points",
-    "clean_axis", "hidden_path", "layer_rows", "new_name", "publish", "read_footers", "remove", "write_layers",
-    "write_logs", "write_points", "write_rollup", "written",
+    "FORMAT", "ROW_GROUP", "Consumed", "Footer", "Written", "check_histograms", "check_layers", "check_logs",
+    "check_points", "hidden_path", "new_name", "parts_of", "place", "publish", "read_footers", "remove",
+    "write_histograms", "write_layers", "write_logs", "write_points", "write_rollup", "written",
 ]  # fmt: skip

@@ -17,10 +17,11 @@ import duckdb
 import numpy as np
 
 from tracer.errors import StoreError
-from tracer.storage import duck, listing
+from tracer.storage import duck, layer_parts, listing
 from tracer.storage import snapshot as snapshots
 from tracer.storage.fold import try_fold
 from tracer.storage.index import Columns
+from tracer.storage.layer_points import TIMES
 from tracer.storage.live import live_columns
 from tracer.storage.points import Points, arrange
 from tracer.storage.values import Table
@@ -45,7 +46,11 @@ _EMPTY = {
         "metric VARCHAR, rank SMALLINT, first_step BIGINT, last_step BIGINT, first_time BIGINT, last_time BIGINT, "
         'n BIGINT, nan BIGINT, inf BIGINT, min DOUBLE, max DOUBLE, sum DOUBLE, "first" DOUBLE, "last" DOUBLE'
     ),
-    "layers": 'axis VARCHAR, stat VARCHAR, rank SMALLINT, step BIGINT, time BIGINT, "values" FLOAT[], edges DOUBLE[]',
+    "layers": "axis VARCHAR, stat VARCHAR, rank SMALLINT, layer VARCHAR, step BIGINT, value FLOAT",
+    "histograms": (
+        "axis VARCHAR, layer VARCHAR, rank SMALLINT, step BIGINT, time BIGINT, exponent SMALLINT, negative BIGINT, "
+        "positive BIGINT"
+    ),
     "logs": (
         "time BIGINT, step BIGINT, rank SMALLINT, kind VARCHAR, level VARCHAR, name VARCHAR, thread VARCHAR, "
         "trace_id VARCHAR, span_id VARCHAR, body VARCHAR, fields VARCHAR"
@@ -61,7 +66,7 @@ def query(store: Ground, text: str, limit: int | None) -> Table:
         try_fold(store, uid)
     connection = duckdb.connect(config=duck.settings() | {"python_enable_replacements": False})
     try:
-        _make_views(store, connection)
+        _make_views(store, connection, text)
         _lock(connection, store.base)
         return _answer(connection, text, limit)
     finally:
@@ -113,7 +118,7 @@ def _answer(connection: duckdb.DuckDBPyConnection, text: str, limit: int | None)
     return Table(names, types, tuple(rows if is_complete else rows[:limit]), is_complete)
 
 
-def _make_views(store: Ground, connection: duckdb.DuckDBPyConnection) -> None:
+def _make_views(store: Ground, connection: duckdb.DuckDBPyConnection, text: str) -> None:
     """Register the catalog's tables and the files of each family as views."""
     catalog = store.catalog
     with catalog.snapshot():
@@ -154,8 +159,11 @@ def _make_views(store: Ground, connection: duckdb.DuckDBPyConnection) -> None:
          "details": str, "source": str, "detected": int},
         findings,
     )  # fmt: skip
+    # What the question does not name is not opened: layer values alone may be a gigabyte.
+    asked = {family for family in _EMPTY if re.search(rf"\b{family}\b", text, re.IGNORECASE)}
+    _name_layers(store, connection, is_asked="layers" in asked)
     for family in _EMPTY:
-        _family(connection, family, snaps)
+        _family(connection, family, snaps if family in asked else [])
 
 
 def _runs(connection: duckdb.DuckDBPyConnection, runs: list[Columns]) -> None:
@@ -188,9 +196,10 @@ def _family(connection: duckdb.DuckDBPyConnection, family: str, snaps: list[Snap
         sources = []
         if chosen:
             listed = ", ".join(map(duck.literal, chosen))
+            joined = "JOIN layers_series s USING (file, series)" if family == "layers" else ""
             sources.append(
                 f"SELECT f.run, f.fold, {names} FROM read_parquet([{listed}], filename = 'file') p "  # noqa: S608
-                f"JOIN {family}_files f USING (file)"
+                f"JOIN {family}_files f USING (file) {joined}"
             )
         if live:
             connection.register(f"live_{number}", _live_columns(live))
@@ -204,6 +213,21 @@ def _family(connection: duckdb.DuckDBPyConnection, family: str, snaps: list[Snap
             )
             parts.append(f"SELECT run, {names} FROM ({' UNION ALL '.join(sources)}) {last}")  # noqa: S608
     connection.execute(f"CREATE TEMP VIEW {family} AS {' UNION ALL '.join(parts)}")
+
+
+def _name_layers(store: Ground, connection: duckdb.DuckDBPyConnection, *, is_asked: bool) -> None:
+    """Make the table of the names that go with the numbers of series in files of layer values."""
+    catalog = store.catalog
+    asked = "SELECT id, path FROM segment WHERE family = 'layers' AND dead IS NULL"
+    rows = [
+        (os.path.join(store.base, path), part.series + at, *part.key, layer)
+        for segment, path in (catalog.rows(asked) if is_asked else ())
+        for part in layer_parts.parts_of_file(catalog, segment)
+        if part.key[1] != TIMES
+        for at, layer in enumerate(part.layers)
+    ]
+    types = {"file": str, "series": int, "axis": str, "stat": str, "rank": int, "layer": str}
+    _table(connection, "layers_series", types, rows)
 
 
 def _overlapping(snaps: list[Snapshot], tails: dict[str, Points]) -> set[str]:

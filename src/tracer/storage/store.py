@@ -28,7 +28,10 @@ from tracer.storage.values import (
     Expired,
     ExportReport,
     FindingRow,
+    LayerAxis,
+    LayerHistograms,
     LayerMatrix,
+    LayerOverview,
     RebuildReport,
     RunRow,
     Series,
@@ -296,7 +299,76 @@ class Store(Ground):
         """
         from tracer.storage import layers as room
 
-        return self._healed(lambda: room.read_layers(self, uid, statistic, axis, layers, rank, start, stop))
+        key = (axis, statistic, rank)
+        return self._healed(lambda: room.read_layers(self, uid, key, layers, start, stop))
+
+    def layer_overview(
+        self,
+        uid: str,
+        statistic: str,
+        axis: str = "gradients",
+        rank: int = 0,
+        buckets: int = 256,
+        *,
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> LayerOverview:
+        """Return one statistic of all layers in at most `buckets` buckets of steps: what a heat map shows.
+
+        Args:
+            uid: The run.
+            statistic: `norm`, `mean`, `std`, `max`, `min`, `zeros`, `nans` or `infs`, or another that was recorded.
+            axis: What was measured, such as `gradients`.
+            rank: Whose values.
+            buckets: At most so many, and never more than 256.
+            start: From this step on; the first bucket may begin a little earlier.
+            stop: Before this step; the last bucket may end a little later.
+
+        Example:
+            >>> found = store.layer_overview(uid, "norm")  # doctest: +SKIP
+            >>> found.layers[found.max[:, -1].argmax()]  # doctest: +SKIP
+            'fc1.weight'
+        """
+        from tracer.storage import layers as room
+
+        return self._healed(lambda: room.read_overview(self, uid, (axis, statistic, rank), buckets, start, stop))
+
+    def layer_axes(self, uid: str) -> list[LayerAxis]:
+        """Return what was measured of layers, with the statistics and the layers of each; standard library.
+
+        Example:
+            >>> [one.axis for one in store.layer_axes(uid)]  # doctest: +SKIP
+            ['gradients', 'weights']
+        """
+        return self._healed(lambda: summaries.layer_axes(self, uid))
+
+    def histograms(
+        self,
+        uid: str,
+        layer: str,
+        *,
+        axis: str = "gradients",
+        rank: int = 0,
+        start: int | None = None,
+        stop: int | None = None,
+    ) -> LayerHistograms:
+        """Return the histograms of one layer over time: how many values lie between two powers of two.
+
+        Args:
+            uid: The run.
+            layer: The layer; one of which none was taken gives an empty table.
+            axis: What was measured, such as `gradients`.
+            rank: Whose values.
+            start: From this step on.
+            stop: Before this step.
+
+        Example:
+            >>> found = store.histograms(uid, "fc1.weight")  # doctest: +SKIP
+            >>> found.positive[-1]  # from 2**found.lowest on  # doctest: +SKIP
+        """
+        from tracer.storage import histograms as room
+
+        return self._healed(lambda: room.read_histograms(self, uid, layer, axis, rank, start, stop))
 
     def layer_names(self, uid: str, axis: str = "gradients") -> list[str]:
         """Return the names of the layers that were measured, in the model's order; standard library.
@@ -319,7 +391,7 @@ class Store(Ground):
 
     def sql(self, text: str, limit: int | None = None) -> Table:
         """Answer a question in SQL, read-only; the views are
-        `runs params series points rollup layers logs checkpoints findings`.
+        `runs params series points rollup layers histograms logs checkpoints findings`.
 
         Args:
             text: One `SELECT` or `EXPLAIN`, in DuckDB's dialect.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from tracer.storage.folder import journal_mark
 from tracer.storage.log_rows import LogRow
 from tracer.storage.recent import Recent, Summary
 from tracer.storage.stored import finding_row, number
-from tracer.storage.values import CheckpointRow, FindingRow, SeriesRow
+from tracer.storage.values import CheckpointRow, FindingRow, LayerAxis, SeriesRow
 
 if TYPE_CHECKING:
     from tracer.storage.catalog import Catalog, Row
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 #: A longer tail is folded first: record by record it would take seconds.
 _LONG_TAIL = 8 << 20
+
+#: What an axis of histograms alone has for a statistic.
+_HISTOGRAM = "histogram"
 
 _SERIES = """
 SELECT m.name, s.rank, s.n, s.first_step, s.last_step, s.last, s.last_kind, s.last_time, s.min, s.max, s.sum,
@@ -117,25 +121,47 @@ def findings(store: Ground, uid: str, kinds: Sequence[str] | None) -> list[Findi
         for row in snapshot.recent().rows:
             if row.kind == "finding":
                 one = finding_row(uid, row)
-                found.setdefault(one.id, one)
+                found[one.id] = _newer(found.get(one.id), one)
         chosen = [row for row in found.values() if kinds is None or row.kind in kinds]
         return sorted(chosen, key=lambda row: (row.step, row.detected, row.id))
 
     return snapshots.consistently(store.catalog, store.base, uid, ask, read)
 
 
+def _newer(before: FindingRow | None, found: FindingRow) -> FindingRow:
+    """Return what is known of a finding: an episode is stored when it begins and again when more is known of it."""
+    if before is None:
+        return found
+    if _end(found) < _end(before):
+        return before
+    return replace(found, detected=before.detected)
+
+
+def _end(found: FindingRow) -> int:
+    """Return the last step of a finding."""
+    return found.step if found.last_step is None else found.last_step
+
+
 def layer_names(store: Ground, uid: str, axis: str) -> list[str]:
     """Return the names of the layers of an axis; see `Store.layer_names`."""
+    return next((list(one.layers) for one in layer_axes(store, uid) if one.axis == axis), [])
+
+
+def layer_axes(store: Ground, uid: str) -> list[LayerAxis]:
+    """Return what was measured of layers; see `Store.layer_axes`."""
     ready(store, uid)
 
     def ask_axes(catalog: Catalog, run: int) -> list[dict[str, Any]]:
-        return [json.loads(names) for (names,) in catalog.rows("SELECT names FROM axis WHERE run = ?", (run,))]
+        rows = catalog.rows("SELECT names FROM axis WHERE run = ? ORDER BY id", (run,))
+        return [json.loads(names) for (names,) in rows]
 
-    def read(snapshot: Snapshot, axes: list[dict[str, Any]]) -> list[str]:
-        known = [*axes, *snapshot.recent().axes]
-        return list(
-            dict.fromkeys(str(name) for one in known if one.get("what") == axis for name in one.get("layers", ()))
-        )
+    def read(snapshot: Snapshot, axes: list[dict[str, Any]]) -> list[LayerAxis]:
+        found: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+        for one in [*axes, *snapshot.recent().axes]:
+            statistics, layers = found.setdefault(str(one.get("what")), ({}, {}))
+            statistics |= dict.fromkeys(str(name) for name in one.get("statistics") or () if name != _HISTOGRAM)
+            layers |= dict.fromkeys(map(str, one.get("layers") or ()))
+        return [LayerAxis(axis, tuple(statistics), tuple(layers)) for axis, (statistics, layers) in found.items()]
 
     return snapshots.consistently(store.catalog, store.base, uid, ask_axes, read)
 
@@ -251,5 +277,5 @@ def _tail_bytes(journal: str) -> int:
 
 
 __all__ = [
-    "checkpoints", "findings", "last_values", "layer_names", "metrics", "ready", "samples",
+    "checkpoints", "findings", "last_values", "layer_axes", "layer_names", "metrics", "ready", "samples",
 ]  # fmt: skip

@@ -8,7 +8,8 @@ Beyond what its name says: `run.seen` is the folder's modification time when `ru
 the journal folder when nothing in it was left to fold, `run.stale` is 1 while the folder's Parquet files are not
 registered, `run.facts` holds what `run.json` says and no column does, `run.late` the changes that came by the journal
 and are not in `run.json` yet. `segment.crc` is the CRC-32 of the whole file, `position.declared` the offsets of the
-records that declare schemas and axes in the segment that is being read. The columns of `tag` stand in the order of its
+records that declare schemas and axes in the segment that is being read, `layer_part.layers` a deflated list of names,
+`layer_part.grid` as `layer_overview.py` draws it. The columns of `tag` stand in the order of its
 key: in any other, SQLite 3.40's `quick_check` reports NULLs that are not there.
 """
 
@@ -106,6 +107,22 @@ CREATE TABLE finding(id INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE,
 CREATE INDEX finding_run ON finding(run, step);
 """
 
+#: From the second version on: what files of layer values hold, with their shares of the overview; and the axes of a run
+#: in the order in which they came. Runs with files of the old form are registered anew, which sets those aside.
+LAYER_PARTS = """
+UPDATE run SET stale = 1 WHERE id IN
+  (SELECT r.run FROM segment_run r JOIN segment s ON s.id = r.segment WHERE s.family = 'layers');
+DROP TABLE layer_stat;
+DROP TABLE axis;
+CREATE TABLE axis(id INTEGER PRIMARY KEY, run INTEGER NOT NULL REFERENCES run(id) ON DELETE CASCADE,
+  digest TEXT NOT NULL, names TEXT NOT NULL, UNIQUE(run, digest));
+CREATE TABLE layer_part(id INTEGER PRIMARY KEY, segment INTEGER NOT NULL REFERENCES segment(id) ON DELETE CASCADE,
+  axis TEXT NOT NULL, stat TEXT NOT NULL, rank INTEGER NOT NULL, series INTEGER NOT NULL, n INTEGER NOT NULL,
+  step0 INTEGER NOT NULL, step1 INTEGER NOT NULL, low TEXT NOT NULL, high TEXT NOT NULL, layers BLOB NOT NULL,
+  grid BLOB);
+CREATE INDEX layer_part_segment ON layer_part(segment, axis, stat, rank);
+"""
+
 #: Overviews and JSON are read by key; the pages of the write-ahead log are given back when the maintainer is idle.
 SETTINGS = """
 PRAGMA page_size=8192;
@@ -113,4 +130,4 @@ PRAGMA auto_vacuum=INCREMENTAL;
 PRAGMA journal_mode=WAL;
 """
 
-__all__ = ["SETTINGS", "TABLES"]
+__all__ = ["LAYER_PARTS", "SETTINGS", "TABLES"]

@@ -168,6 +168,50 @@ class LayerMatrix:
     values: SmallFloats
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerOverview:
+    """One statistic of all layers in buckets of steps: a row per layer, a column per bucket.
+
+    `n` counts values, `bad` those of them that are NaN or infinite; `min`, `max` and `mean` are over the others, and
+    NaN where there are none.
+    """
+
+    statistic: str
+    axis: str
+    rank: int
+    layers: tuple[str, ...]
+    first_step: Integers
+    last_step: Integers
+    n: Integers
+    bad: Integers
+    min: SmallFloats
+    max: SmallFloats
+    mean: SmallFloats
+
+
+@dataclass(frozen=True, slots=True)
+class LayerAxis:
+    """What was measured of layers: `gradients`, `weights`, …, with its statistics, and the layers in model's order."""
+
+    axis: str
+    statistics: tuple[str, ...]
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerHistograms:
+    """The histograms of one layer: a row per step, a column per power of two from 2**lowest on, for either sign."""
+
+    layer: str
+    axis: str
+    rank: int
+    steps: Integers
+    times: Integers
+    lowest: int
+    negative: Integers
+    positive: Integers
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """The answer to a question in SQL; `complete` is false when a limit cut it."""
@@ -252,7 +296,10 @@ __all__ = [
     "Expired",
     "ExportReport",
     "FindingRow",
+    "LayerAxis",
+    "LayerHistograms",
     "LayerMatrix",
+    "LayerOverview",
     "Problem",
     "RebuildReport",
     "RunRow",
