@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import Module
@@ -21,9 +20,9 @@ from torch.optim import Optimizer
 from tracer import clock
 from tracer.capture import commits
 from tracer.capture.parameters import Held, LayerAxis, WatchedParameters
-from tracer.capture.reductions import Reduction
 from tracer.capture.shards import Shards
 from tracer.capture.tensor_statistics import Place, layer_values, reduced
+from tracer.capture.usual import UsualGradients
 from tracer.events import TENSOR_STATISTICS, Axis, LayerValues
 from tracer.sink import Guard
 
@@ -63,6 +62,7 @@ class GradientStatistics(commits.CommitListener):
         self._axis = LayerAxis("gradients", TENSOR_STATISTICS)
         self._underway: list[tuple[Axis, list[Place | None], int | None, float]] = []
         self._usual_for: Held | None = None
+        self._usual: UsualGradients | None = None
         self.shards = Shards()
 
     def attach(
@@ -85,22 +85,23 @@ class GradientStatistics(commits.CommitListener):
         if self._stop_listening is None:
             self._stop_listening = commits.listen(self)
 
-    def take_whole(self, optimizer: Optimizer, step: int | None) -> LayerValues | None:
-        """Return the statistics at once in the usual case; None in any other, which `take` and `measure` serve.
-
-        Usual is that one optimizer holds all that is watched, and that all gradients are there, plain and on the CPU:
-        then the figures need no sorting by parameter, which for small models is most of the work.
-        """
-        held = self._parameters.held_by(optimizer)
-        gradients = [parameter.grad for parameter in held.parameters]
-        if held.order is None or self._captured or not all(map(_is_usual, gradients)):
+    def take_usual(self, optimizer: Optimizer, step: int | None) -> tuple[LayerValues, float] | None:
+        """Return the statistics at once, and the norm of all gradients; None where `take` and `measure` must serve."""
+        if self._captured:
             return None
-        reduction = Reduction(gradients, getattr(optimizer, "grad_scale", None))  # type: ignore[arg-type]  # none is None
-        axis = self._axis.of(self._parameters.named()) if self._usual_for is not held else self._axis.present
-        self._usual_for = held
-        with np.errstate(over="ignore"):  # what is beyond single precision becomes infinite
-            matrix = reduction.figures()[:, held.order].astype(np.float32)
-        return LayerValues(axis, matrix.tobytes(), step, clock.now())
+        held = self._parameters.held_by(optimizer)
+        if held is not self._usual_for:
+            self._usual_for = held
+            self._usual = UsualGradients.of(held, self._axis.of(self._parameters.named()))
+        found = None if self._usual is None else self._usual.read(getattr(optimizer, "grad_scale", None))
+        if found is None or self._usual is None:
+            return None
+        return LayerValues(self._usual.axis, found[0], step, clock.now()), found[1]
+
+    @property
+    def waits(self) -> bool:
+        """Whether something was measured and not asked for yet."""
+        return bool(self._captured)
 
     def take(self, optimizer: Optimizer) -> bool:
         """Measure the gradients that an optimizer is about to use; tell whether it holds any that are watched."""
@@ -207,13 +208,6 @@ class GradientStatistics(commits.CommitListener):
     def _reduced(self, parameters: Sequence[Tensor], scale: Tensor | None = None) -> dict[int, Place]:
         """Return where the statistics of each parameter's gradient stand."""
         return reduced([(id(one), one.grad.detach()) for one in parameters if one.grad is not None], self.shards, scale)
-
-
-def _is_usual(gradient: Tensor | None) -> bool:
-    """Tell whether a gradient is there and plain, on the CPU."""
-    return (
-        type(gradient) is Tensor and gradient.is_cpu and gradient.layout is torch.strided and not gradient.is_complex()
-    )
 
 
 def _always() -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 #: Changed with statistics.c whenever a call or a table looks different.
-_INTERFACE = 1
+_INTERFACE = 2
 #: What is asked of the environment once, when the library is first needed.
 _VARIABLE = "TRACER_NATIVE"
 _OFF = frozenset({"0", "off", "false", "no"})
@@ -47,6 +47,35 @@ class Table:
         self.fields[0::3] = array("q", addresses)
         self.fields[1::3] = array("q", sizes)
         self.fields[2::3] = array("q", types)
+
+
+class Layers:
+    """Reduces tensors of the same sizes again and again; only where they lie changes. See `available`.
+
+    Args:
+        sizes: How many values each has.
+        types: `FLOAT32` and so on.
+        places: The column of each tensor in the result.
+    """
+
+    __slots__ = ("_call", "_count", "_fields", "_keep", "_out")
+
+    def __init__(self, sizes: Sequence[int], types: Sequence[int], places: Sequence[int]) -> None:
+        self._count = len(sizes)
+        self._fields = Table([0] * self._count, sizes, types).fields
+        figures, columns = array("d", bytes(8 * FIGURES * self._count)), array("q", places)
+        self._out = array("f", bytes(4 * FIGURES * self._count))
+        self._keep = (figures, columns)
+        self._call = (_loaded().tracer_layers, figures.buffer_info()[0], columns.buffer_info()[0])
+
+    def read(self, addresses: Sequence[int], scale: float) -> tuple[bytes, float]:
+        """Return the statistics as single floats, a statistic per row and a layer per column, and the norm of all."""
+        function, figures, places = self._call
+        self._fields[0::3] = array("q", addresses)
+        norm: float = function(
+            self._fields.buffer_info()[0], self._count, figures, places, scale, self._out.buffer_info()[0]
+        )
+        return self._out.tobytes(), norm
 
 
 def available() -> bool:
@@ -142,6 +171,8 @@ def _load(path: str) -> tuple[ctypes.CDLL | None, str]:
     library.tracer_instructions.restype = ctypes.c_char_p
     library.tracer_choose.argtypes, library.tracer_choose.restype = [number], number
     library.tracer_statistics.argtypes, library.tracer_statistics.restype = [pointer, number, pointer], None
+    library.tracer_layers.argtypes = [pointer, number, pointer, pointer, ctypes.c_double, pointer]
+    library.tracer_layers.restype = ctypes.c_double
     library.tracer_squares.argtypes, library.tracer_squares.restype = [pointer, number, pointer], None
     library.tracer_exponents.argtypes = [pointer, number, pointer, number, number]
     library.tracer_exponents.restype = None
@@ -158,6 +189,7 @@ __all__ = [
     "FLOAT32",
     "FLOAT64",
     "INSTRUCTIONS",
+    "Layers",
     "Table",
     "available",
     "choose",

@@ -36,7 +36,7 @@ _BLOCK = 1 << 16
 #: Tensors up to this size are copied side by side: so many values cost as much as the calls that they save.
 _SMALL = 1024
 _ONES = np.ones(_BLOCK, np.float32)
-_NATIVE_TYPES = {
+NATIVE_TYPES = {
     torch.float32: native.FLOAT32,
     torch.float64: native.FLOAT64,
     torch.bfloat16: native.BFLOAT16,
@@ -71,17 +71,17 @@ def native_table(tensors: Sequence[Tensor]) -> tuple[native.Table | None, list[i
         and all(map(Tensor.is_contiguous, tensors))
         and not any(map(Tensor.is_neg, tensors))
     ):
-        types = list(map(_NATIVE_TYPES.get, map(_DTYPE, tensors), itertools.repeat(_UNKNOWN)))
+        types = list(map(NATIVE_TYPES.get, map(_DTYPE, tensors), itertools.repeat(_UNKNOWN)))
         addresses, sizes = list(map(Tensor.data_ptr, tensors)), list(map(Tensor.numel, tensors))
         have_memory = all(map(operator.or_, addresses, map(operator.not_, sizes)))  # as in `lies_plain`
         if have_memory and _UNKNOWN not in types:
             return native.Table(addresses, sizes, types), list(range(len(tensors)))
-    readable = [at for at, tensor in enumerate(tensors) if tensor.dtype in _NATIVE_TYPES and lies_plain(tensor)]
+    readable = [at for at, tensor in enumerate(tensors) if tensor.dtype in NATIVE_TYPES and lies_plain(tensor)]
     if not readable:
         return None, []
     chosen = [tensors[at] for at in readable]
     addresses, sizes = list(map(Tensor.data_ptr, chosen)), list(map(Tensor.numel, chosen))
-    return native.Table(addresses, sizes, [_NATIVE_TYPES[tensor.dtype] for tensor in chosen]), readable
+    return native.Table(addresses, sizes, [NATIVE_TYPES[tensor.dtype] for tensor in chosen]), readable
 
 
 def table_now(tensors: Sequence[Tensor]) -> Floats:
@@ -295,6 +295,6 @@ def _foreach_norms(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 __all__ = [
-    "COUNT", "HIGH", "INFS", "LOW", "NANS", "SQUARES", "SUM", "TABLE", "ZEROS",
+    "COUNT", "HIGH", "INFS", "LOW", "NANS", "NATIVE_TYPES", "SQUARES", "SUM", "TABLE", "ZEROS",
     "Floats", "lies_plain", "native_table", "squares_now", "table_now", "table_there", "wide_table",
 ]  # fmt: skip

@@ -23,7 +23,7 @@ from tracer import clock
 from tracer.capture import commits
 from tracer.capture.activations import ActivationSample
 from tracer.capture.arrivals import Arrival
-from tracer.capture.governor import Governor
+from tracer.capture.governor import Governor, Instrument
 from tracer.capture.gradients import GradientStatistics
 from tracer.capture.histograms import ExponentCounts
 from tracer.capture.layers import layer_filter
@@ -87,7 +87,8 @@ class Watcher(commits.CommitListener):
         self._updates = Updates(self._parameters, self._shards, self._telling)
         self._watches: weakref.WeakKeyDictionary[Module, Watch] = weakref.WeakKeyDictionary()
         self._instruments = {name: governor.instrument(name, share=share) for name, share in _SHARES.items()}
-        self._due: dict[str, bool] = dict.fromkeys(_SHARES, False)
+        self._families: list[tuple[str, Instrument]] = []  # those that somebody wants
+        self._due: dict[str, bool] = {}
         self._axes = {
             "weights": LayerAxis("weights", TENSOR_STATISTICS),
             "histograms": LayerAxis("gradients", ("histogram",)),
@@ -110,6 +111,7 @@ class Watcher(commits.CommitListener):
             return  # replicas see the same gradients: the first rank speaks for all
         self._parameters.add(model, what.layers)
         self._watches[model] = what
+        self._choose_families()
         if self._stop_listening is None:
             self._stop_listening = commits.listen(self)
         self._began = self._began or clock.monotonic()
@@ -120,6 +122,7 @@ class Watcher(commits.CommitListener):
         """Watch a model no more; the others are watched on."""
         self._leave()
         self._watches.pop(model, None)
+        self._choose_families()
         self._parameters.remove(model)
         if not self._watches:
             self.stop()
@@ -135,6 +138,11 @@ class Watcher(commits.CommitListener):
             sample.end()
         self._samples.clear()
         self._gradients.detach()
+
+    def _choose_families(self) -> None:
+        """Find out what is wanted of any model."""
+        wanted = {what for what in _SHARES for watch in self._watches.values() if getattr(watch, what)}
+        self._families = [(what, one) for what, one in self._instruments.items() if what in wanted]
 
     def checkpoint(self, step: int) -> None:
         """Emit what a checkpoint shows: also of models that no optimizer of torch steps."""
@@ -172,10 +180,9 @@ class Watcher(commits.CommitListener):
     def _enter(self, optimizer: Optimizer) -> None:
         """Notice that a new step has begun."""
         number = self._step()
-        commit = self._commits.get(optimizer, 0)
-        self._commits[optimizer] = commit + 1
-        if number == 0:
-            number = commit  # a loop that never calls `tracer.step` is counted by its optimizer
+        if number == 0:  # a loop that never calls `tracer.step` is counted by its optimizer
+            number = self._commits.get(optimizer, 0)
+            self._commits[optimizer] = number + 1
         if number == self._present:
             return
         self._leave()
@@ -185,9 +192,8 @@ class Watcher(commits.CommitListener):
             self.governor.step_ended(now - self._began)
         self._began, self._present, self.norm = now, number, None
         governor = self.governor
-        wanted = {what: any(getattr(watch, what) for watch in self._watches.values()) for what in self._due}
-        self._due = {what: wanted[what] and governor.due(one) for what, one in self._instruments.items()}
-        if wanted["gradients"] and self._wanted():
+        self._due = {what: governor.due(one) for what, one in self._families}
+        if "gradients" in self._due and self._wanted():
             self._due["gradients"] = True
         self._end_samples()
         self._emit_arrived()
@@ -196,37 +202,38 @@ class Watcher(commits.CommitListener):
         """Emit what of a step was held back because not all of its optimizers had stepped."""
         if self._present is None:
             return
-        values = self._gradients.measure(self._present, present=False)
-        if values is not None:
-            self._tell_gradients(values)
+        if self._gradients.waits:
+            self._tell_taken()
         self._updates.flush()
 
     def _look_before(self, optimizer: Optimizer, held: list[Tensor]) -> None:
         """Look at what is due before a step of an optimizer."""
         self._take_gradients(optimizer)
+        if not (self._due.get("histograms") or self._due.get("weights") or self._due.get("updates")):
+            return
         stepped = [parameter for parameter in held if parameter.grad is not None]
-        if self._due["histograms"]:
+        if self._due.get("histograms"):
             self._timed("histograms", lambda: self._take_histograms(stepped))
-        if self._due["weights"]:
+        if self._due.get("weights"):
             self._timed("weights", self._take_weights)
             self._due["weights"] = False  # once a step, whichever optimizer comes first
-        if self._due["updates"] and stepped:
+        if self._due.get("updates") and stepped:
             self._timed("updates", lambda: self._updates.before(stepped, self._present))
 
     # The instruments.
 
     def _take_gradients(self, optimizer: Optimizer) -> None:
         """Measure the gradients of an optimizer's parameters, and emit them once all of the step are there."""
-        if not self._due["gradients"]:
+        if not self._due.get("gradients"):
             return
 
         def look() -> None:
-            values = self._gradients.take_whole(optimizer, self._present)
-            if values is None and self._gradients.take(optimizer) and self._gradients.is_complete():
-                values = self._gradients.measure(self._present, present=False)
-            if values is not None:
-                self.norm = _total(values)
+            usual = self._gradients.take_usual(optimizer, self._present)
+            if usual is not None:
+                values, self.norm = usual
                 self._tell_gradients(values)
+            elif self._gradients.take(optimizer) and self._gradients.is_complete():
+                self._tell_taken()
 
         self._timed("gradients", look)
 
@@ -270,6 +277,13 @@ class Watcher(commits.CommitListener):
                 self._telling.later(figures.is_there, partial(self._tell_sample, axis, figures, self._present))
                 cost = sample.cost_s + clock.monotonic() - began
                 self._instruments["activations"].looked(cost, self.governor.step_seconds)
+
+    def _tell_taken(self) -> None:
+        """Emit the gradients that were taken, unless they are still on a device."""
+        values = self._gradients.measure(self._present, present=False)
+        if values is not None:
+            self.norm = _total(values)
+            self._tell_gradients(values)
 
     def _tell_gradients(self, values: LayerValues) -> None:
         """Emit the gradients of a step."""
