@@ -52,13 +52,16 @@ class Judge:
             step.loss = loss
         if not math.isfinite(loss):
             text = f"The loss {where} is {_said(loss)}."
-            return self._once(Anomaly(NAN_OR_INF, step, text, loss, from_gradients=False, exact=returned))
+            found = Anomaly(NAN_OR_INF, step, text, loss, from_gradients=False, exact=returned, late=not returned)
+            return self._once(found)
         score = self._losses.score(loss)
         if score is None:
             return None
         text = f"The loss {where} is {loss:.4g}, far above its course of {self._losses.median:.4g}."
         details = {"z_score": score, "window_mean": self._losses.median}
-        return self._once(Anomaly(SPIKE, step, text, loss, from_gradients=False, exact=returned, details=details))
+        found = Anomaly(SPIKE, step, text, loss, from_gradients=False, exact=returned, late=not returned)
+        found.details.update(details)
+        return self._once(found)
 
     def is_standing(self, anomaly: Anomaly) -> bool:
         """Tell whether an anomaly only goes on with what was reported before."""

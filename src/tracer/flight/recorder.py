@@ -457,7 +457,8 @@ class FlightRecorder:
         action = self._responses.action(anomaly, answer) if act else "continue"
         if action == "raise" and answer is not None:
             self._responses.raise_anomaly(answer)
-        if action in {"skip", "guard"} and held is not None and anomaly.step is self._calls.step:
+        under_way = anomaly.step is self._calls.step and not anomaly.late
+        if action in {"skip", "guard"} and held is not None and under_way:
             self._skip(held, optimizer, on_device=action == "guard")
         return answer
 

@@ -89,6 +89,7 @@ class Anomaly:
     value: float | None = None
     from_gradients: bool = True  # equal on all ranks of a job, so that all may act upon it
     exact: bool = True  # the parameters are still those that the step began with
+    late: bool = False  # it is about the step before, so the update under way is none that could be skipped
     details: dict[str, Any] = field(default_factory=dict)
     attachments: dict[str, bytes] = field(default_factory=dict)
     notes: Sequence[str] = ()
