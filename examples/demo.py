@@ -58,6 +58,12 @@ def play(steps: int) -> None:
     tracer("plot", "too-fast", "loss", "--with", "steady", "--log", "--height", "14")
     say("What is wrong with it, and since which step?")
     tracer("anomalies", "too-fast", "--auto")
+    say("How did its gradients grow, layer by layer?")
+    tracer("layers", "too-fast")
+    step = bad_step("too-fast")
+    if step is not None:
+        say(f"Step {step} again, in another process and bit for bit: where was the NaN born?")
+        tracer("replay", "too-fast", "--step", str(step), "--origin")
     say("What differs between the two, and where do they part?")
     tracer("compare", "steady", "too-fast")
     took = time.monotonic() - began
@@ -97,6 +103,15 @@ def stored(name: str) -> int:
 
     with Store.open(FOLDER / ".tracer") as store:
         return len(store.series(store.run(name).uid, "loss"))
+
+
+def bad_step(name: str) -> int | None:
+    """Return the step whose capsule holds a NaN, None if none was born."""
+    from tracer.storage import Store
+
+    with Store.open(FOLDER / ".tracer") as store:
+        found = store.findings(store.run(name).uid, ["nan_or_inf"])
+    return next((one.step for one in found if one.details.get("capsule")), None)
 
 
 def say(text: str) -> None:
