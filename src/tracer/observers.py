@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tracer.record.recorder import Recorder
 
 import os
-import weakref
 
 from tracer import events, sink
 from tracer.analysis.goals import is_loss
@@ -54,7 +53,7 @@ class Observers:
         self._live_due = 0
         self._governor: Governor | None = None
         self._watcher: Watcher | None = None
-        self._flights: list[weakref.ref[FlightRecorder]] = []
+        self._flights: list[FlightRecorder] = []
         self._flight_cost_s = 0.0
         self._is_loss: dict[str, bool] = {}
         if config.detect_anomalies:
@@ -142,7 +141,7 @@ class Observers:
     @property
     def flights(self) -> list[FlightRecorder]:
         """The flight recorders that are at work."""
-        return [recorder for one in self._flights if (recorder := one()) is not None and not recorder.stopped]
+        return [recorder for recorder in self._flights if not recorder.stopped]
 
     @property
     def governor(self) -> Governor:
@@ -175,8 +174,7 @@ class Observers:
             guard=self._recorder.guard,
             step_number=self._step,
         )
-        self._flights.append(weakref.ref(recorder))
-        self._kept = recorder
+        self._flights.append(recorder)
 
     def _record(self, finding: events.Finding) -> None:
         """Store a finding of live detection."""

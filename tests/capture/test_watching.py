@@ -254,6 +254,22 @@ def test_evaluation_is_not_looked_at(recording: Recording) -> None:
     assert all(value < 1e3 for layers in absmax.values() for value in layers.values())
 
 
+def test_a_model_that_is_converted_or_resized_in_place_is_read_as_it_is_then(recording: Recording) -> None:
+    model = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    recording.watch(model, gradients=True)
+    train(model, optimizer, 1, recording, lambda: model(torch.ones(4, 2)).sum())
+    model.to(torch.bfloat16)
+    train(model, optimizer, 1, recording, lambda: model(torch.ones(4, 2, dtype=torch.bfloat16)).sum())
+    model.to(torch.float32)
+    model.weight.data, model.weight.grad = torch.ones(1, 3), None
+    train(model, optimizer, 1, recording, lambda: model(torch.ones(4, 3)).sum())
+
+    norms = recording.table("gradients", "norm")
+    assert [norms[step]["weight"] for step in range(3)] == pytest.approx([math.sqrt(32), math.sqrt(32), math.sqrt(48)])
+    assert [norms[step]["bias"] for step in range(3)] == [4, 4, 4]
+
+
 def test_an_update_is_measured_in_relation_to_its_weight(recording: Recording) -> None:
     model = nn.Linear(3, 1, bias=False)
     with torch.no_grad():

@@ -181,6 +181,7 @@ class GradientStatistics(commits.CommitListener):
             self._stop_listening()
             self._stop_listening = None
         self._parameters.clear()
+        self._usual_for = self._usual = None  # they hold the parameters
         self.forget()
 
     def before_commit(self, optimizer: Optimizer, *, closure: bool) -> None:
