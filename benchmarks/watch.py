@@ -63,7 +63,7 @@ def _tracer(model: object, train: Training, folder: str, direct: list[float]) ->
         project="benchmark", storage_path=str(Path(folder) / ".tracer"), quiet=True, max_overhead=1.0,
         track_system_metrics=False, track_git=False, track_environment=False, maintain="off",
     )  # fmt: skip
-    run.watch(model, weights=False, updates=False, activations=False, histograms=False, **_no_recorder(run))
+    run.watch(model, weights=False, updates=False, activations=False, histograms=False, flight=False)
 
     def step() -> float:
         loss = train()
@@ -77,25 +77,13 @@ def _tracer(model: object, train: Training, folder: str, direct: list[float]) ->
     run.finish()
 
 
-def _no_recorder(run: object) -> dict[str, bool]:
-    """Return what switches the flight recorder off: it is measured on its own."""
-    import inspect
-
-    return {"flight": False} if "flight" in inspect.signature(run.watch).parameters else {}  # type: ignore[attr-defined]
-
-
 @contextlib.contextmanager
 def _portable(model: object, train: Training, folder: str, direct: list[float]) -> Iterator[Training]:
     """Watch without the native kernel."""
     from tracer.capture import native
 
-    available = native.available
-    native.available = lambda: False  # type: ignore[assignment]  # what a machine without a compiler answers
-    try:
-        with _tracer(model, train, folder, direct) as step:
-            yield step
-    finally:
-        native.available = available  # type: ignore[assignment]  # as above
+    with native.switched_off(), _tracer(model, train, folder, direct) as step:
+        yield step
 
 
 @contextlib.contextmanager

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import utils
 from torch.nn.utils import clip_grad
 
+from tracer.capture.listeners import Listeners
+
 _PLACES: tuple[types.ModuleType, ...] = (utils, clip_grad)
 _NAMES = ("clip_grad_norm_", "clip_grad_value_")
 
@@ -55,23 +57,13 @@ class ClipListener(Protocol):
         """Take what was clipped; the gradients are clipped already."""
 
 
-_listeners: list[ClipListener] = []
+_listeners: Listeners[ClipListener] = Listeners()
 _originals: dict[tuple[types.ModuleType, str], Any] = {}
 
 
 def listen(listener: ClipListener) -> Callable[[], None]:
     """Tell a listener of every clipping from now on; return what ends that."""
-    if not _listeners:
-        _install()
-    _listeners.append(listener)
-
-    def end() -> None:
-        if listener in _listeners:
-            _listeners.remove(listener)
-            if not _listeners:
-                _remove()
-
-    return end
+    return _listeners.join(listener, _install, _remove)
 
 
 def _install() -> None:

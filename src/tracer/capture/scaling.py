@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
+from tracer.capture.listeners import Listeners
+
 
 class ScalerListener(Protocol):
     """Who wants to know of a scaler; it guards itself."""
@@ -29,23 +31,13 @@ class ScalerListener(Protocol):
         """Look after the scale was adapted: the step is over for all optimizers."""
 
 
-_listeners: list[ScalerListener] = []
+_listeners: Listeners[ScalerListener] = Listeners()
 _originals: dict[str, Any] = {}
 
 
 def listen(listener: ScalerListener) -> Callable[[], None]:
     """Tell a listener of every scaler from now on; return what ends that."""
-    if not _listeners:
-        _install()
-    _listeners.append(listener)
-
-    def end() -> None:
-        if listener in _listeners:
-            _listeners.remove(listener)
-            if not _listeners:
-                _remove()
-
-    return end
+    return _listeners.join(listener, _install, _remove)
 
 
 def scale_of(scaler: GradScaler) -> Tensor | float:
