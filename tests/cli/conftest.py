@@ -21,6 +21,7 @@ import pytest
 
 import tracer
 
+INTERRUPT = "\x03"  # what Ctrl-C types
 ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
@@ -113,6 +114,10 @@ def on_terminal() -> Ask:
         os.close(theirs)
         said = read_all(ours, until=after) if after else ""
         os.write(ours, typed.encode())
+        if typed == INTERRUPT:
+            said += read_all(ours, until="^C")
+            while not select.select([ours], [], [], 5.0)[0]:  # one between a question and the wait for it is lost
+                os.write(ours, typed.encode())
         said += read_all(ours)
         os.close(ours)
         return Answer(process.wait(timeout=60), said.replace("\r\n", "\n"), "")

@@ -81,6 +81,7 @@ class Upkeep:
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._seals: dict[bytes, SealFile] = {}
         self._lock = threading.Lock()
+        self._beginning = threading.RLock()  # reentrant: a signal handler that records may come inside `start`
         self._done = threading.Event()
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -93,10 +94,11 @@ class Upkeep:
 
     def start(self) -> None:
         """Start the thread, once."""
-        if self._thread is None and not self._stopping.is_set():
-            # A daemon: a program must be able to exit whatever the disk does.
-            self._thread = threading.Thread(target=self._run, name="tracer-upkeep", daemon=True)
-            self._thread.start()
+        with self._beginning:
+            if self._thread is None and not self._stopping.is_set():
+                # A daemon: a program must be able to exit whatever the disk does.
+                self._thread = threading.Thread(target=self._run, name="tracer-upkeep", daemon=True)
+                self._thread.start()
 
     def wake(self) -> None:
         """Have the thread look now."""
@@ -104,7 +106,8 @@ class Upkeep:
 
     def stop(self, timeout_s: float) -> bool:
         """Seal, sync and close everything; tell whether that was done within the time."""
-        self._stopping.set()
+        with self._beginning:  # a thread that is just being started would finish the same segments a second time
+            self._stopping.set()
         if self._thread is None or not self._thread.is_alive():
             self._finish()
         else:
@@ -282,6 +285,8 @@ class Upkeep:
         """Seal and close every segment; what lies in memory gets its last chance."""
         recorder = self._recorder
         with self._lock:
+            if self._done.is_set():
+                return
             for writer in recorder.writers:
                 writer.close()
                 self._close_writer(writer)
