@@ -15,6 +15,8 @@ STORM_SECONDS ?= 600
 STORM_SEED ?=
 
 BIN := $(VENV)/bin
+# Finds in $(VENV) what it does not hold itself.
+OLDER := $(VENV)/older
 # Set-up is done once for each content of these files: the stamp bears its checksum. The last ones build the native kernel.
 SUM := $(shell cat pyproject.toml constraints.txt hatch_build.py src/tracer/capture/native/*.[ch] | cksum | tr ' ' '-')
 READY := $(VENV)/.ready-$(SUM)
@@ -36,6 +38,11 @@ $(READY): | $(BIN)/pip
 	pip torch
 	pip --group build
 	pip --no-build-isolation --group dev --editable '.[all]'
+	echo "Setting up $(OLDER): the older versions of Lightning and transformers that the tests run beside the newest."
+	$(BIN)/python -m venv --clear --without-pip $(OLDER)
+	$(BIN)/python -c 'import site, os; print(*site.getsitepackages(), os.path.abspath("src"), sep="\n")' >newer.pth
+	mv newer.pth $(OLDER)/lib/python3.*/site-packages/
+	$(BIN)/python -m pip --python $(OLDER)/bin/python --disable-pip-version-check install --quiet --no-input --group older
 	rm -f $(VENV)/.ready-*
 	touch $@
 

@@ -45,6 +45,8 @@ class Setting:
         """Return a value of this setting's type, or say what is wrong with it and where it came from."""
         if value is None and self.default is None:
             return None
+        if self.choices and value not in self.choices and str(value).lower() in _YES + _NO[:-1]:
+            value = self.choices[int(_flag(value))]  # yes and no, where one of several ways may be chosen
         try:
             read = _READERS[self.type](value)
         except (TypeError, ValueError):
@@ -155,9 +157,73 @@ SETTINGS = (
     ),
     Setting("capture_samples", "int", 5, minimum=0, help="Rows kept of each batch given to `run.log_samples`."),
     Setting("track_gradients", "bool", True, help="Record statistics of the gradients of a watched model."),
-    Setting("track_system_metrics", "bool", True, help="Record CPU, memory, disk and GPU in the background."),
-    Setting("track_git", "bool", True, help="Record commit, branch and the uncommitted diff."),
-    Setting("track_environment", "bool", True, help="Record Python, packages, platform and command line."),
+    Setting(
+        "track_system_metrics",
+        "bool",
+        True,
+        env=("TRACER_TRACK_SYSTEM_METRICS", "TRACELET_TRACK_SYSTEM"),
+        help="Record CPU, memory, disk and GPU in the background.",
+    ),
+    Setting(
+        "track_git",
+        "bool",
+        True,
+        env=("TRACER_TRACK_GIT", "TRACELET_TRACK_GIT"),
+        help="Record commit, branch and the uncommitted diff.",
+    ),
+    Setting(
+        "track_environment",
+        "bool",
+        True,
+        env=("TRACER_TRACK_ENVIRONMENT", "TRACELET_TRACK_ENV"),
+        help="Record Python, packages, platform and command line.",
+    ),
+    Setting(
+        "track_arguments",
+        "bool",
+        True,
+        env=("TRACER_TRACK_ARGUMENTS", "TRACELET_TRACK_ARGS"),
+        help="Record what the program's own parser of arguments found, as parameters of the run.",
+    ),
+    Setting("track_code", "bool", True, help="Keep the main script and the modules of its own that it imported."),
+    Setting(
+        "track_output",
+        "str",
+        "off",
+        env=("TRACER_TRACK_OUTPUT", "TRACELET_TRACK_STDOUT"),
+        choices=("off", "wrap", "fd"),
+        help=(
+            "Keep what the program prints and logs: Python's own output (`wrap`), also that of libraries and children "
+            "(`fd`), or none."
+        ),
+    ),
+    Setting(
+        "track_checkpoints",
+        "bool",
+        True,
+        env=("TRACER_TRACK_CHECKPOINTS", "TRACELET_TRACK_CHECKPOINTS"),
+        help="Note the checkpoints that a framework saves as artifacts of the run, by reference: nothing is copied.",
+    ),
+    Setting(
+        "artifact_folders",
+        "list[str]",
+        (),
+        env=("TRACER_ARTIFACT_FOLDERS", "TRACELET_ARTIFACT_WATCH_DIRS"),
+        help="Folders in which files that appear while the run lives are artifacts of it.",
+    ),
+    Setting(
+        "capture",
+        "list[str]",
+        (),
+        help=(
+            "Frameworks that are listened to without being asked: `auto` for all, names such as `tensorboard`, or "
+            "`off`; a name with `-` before it is left out of all."
+        ),
+    ),
+    Setting(
+        "redact", "list[str]", (), help="Further names whose values are secret, beside those known; `off` ends it."
+    ),
+    Setting("redact_allow", "list[str]", (), help="Names whose values are no secret although they look like one."),
     Setting(
         "gradient_layers",
         "list[str]",
@@ -283,6 +349,14 @@ class Config:
     track_system_metrics: bool
     track_git: bool
     track_environment: bool
+    track_arguments: bool
+    track_code: bool
+    track_output: str
+    track_checkpoints: bool
+    artifact_folders: list[str]
+    capture: list[str]
+    redact: list[str]
+    redact_allow: list[str]
     gradient_layers: list[str] | None
     max_overhead: float
     detect_anomalies: bool

@@ -42,13 +42,23 @@ HARMLESS = frozenset({"segments_late"})
 BESIDE = ("system/", "tracer/")
 
 
+#: Who says what an event tells: the program itself, or the framework that was listened to.
+USER = "user"
+
+
 class Scalars:
-    """Values of metrics at one step; without a step it is the run's own counter."""
+    """Values of metrics at one step; without a step it is the run's own counter.
 
-    __slots__ = ("step", "time", "values")
+    `BEGINS`, here and below: whether such an event is reason enough to begin a run where capture waits for the first.
+    """
 
-    def __init__(self, values: Mapping[str, object], step: int | None = None, time: float | None = None) -> None:
-        self.values, self.step, self.time = values, step, time
+    __slots__ = ("origin", "step", "time", "values")
+    BEGINS = True
+
+    def __init__(
+        self, values: Mapping[str, object], step: int | None = None, time: float | None = None, origin: str = USER
+    ) -> None:
+        self.values, self.step, self.time, self.origin = values, step, time, origin
 
     def __eq__(self, other: object) -> bool:
         """Compare by value, for tests."""
@@ -142,6 +152,121 @@ class Finding:
         self, kind: str, severity: str, step: int, details: Mapping[str, object], last_step: int | None = None
     ) -> None:
         self.kind, self.severity, self.step, self.details, self.last_step = kind, severity, step, details, last_step
+
+
+#: What media can be: the first row is shown as it is, the second is data about curves, models and points.
+MEDIA = (
+    "image", "video", "audio", "text", "html", "table",
+    "histogram", "pr_curve", "tensor", "mesh", "graph", "layout", "embedding",
+)  # fmt: skip
+
+
+class Media:
+    """Something to look at or to listen to, at one step: encoded bytes as they came, or a small JSON object.
+
+    `data` is kept once per content, as a file of the run named by its digest; `fields` holds what is small: the buckets
+    of a histogram, the sample rate of a sound, the size of a picture.
+    """
+
+    __slots__ = ("caption", "data", "fields", "kind", "name", "origin", "step", "suffix", "time")
+    BEGINS = True
+
+    def __init__(  # noqa: PLR0913 -- a record has as many fields as it has
+        self,
+        name: str,
+        kind: str,
+        *,
+        data: bytes | None = None,
+        suffix: str = "",
+        step: int | None = None,
+        time: float | None = None,
+        caption: str | None = None,
+        fields: Mapping[str, object] | None = None,
+        origin: str = USER,
+    ) -> None:
+        self.name, self.kind, self.data, self.suffix = name, kind, data, suffix
+        self.step, self.time, self.caption, self.fields, self.origin = step, time, caption, fields or {}, origin
+
+
+class Entry:
+    """Something with a time and a body: a line of output, a log record, an event with a name."""
+
+    __slots__ = ("body", "fields", "kind", "level", "name", "step", "time")
+    BEGINS = False
+
+    def __init__(
+        self,
+        kind: str,
+        body: str | None = None,
+        *,
+        name: str | None = None,
+        level: str | None = None,
+        fields: Mapping[str, object] | None = None,
+        step: int | None = None,
+        time: float | None = None,
+    ) -> None:
+        self.kind, self.body, self.name, self.level = kind, body, name, level  # kind: `line`, `log` or `event`
+        self.fields, self.step, self.time = fields, step, time
+
+
+class Parameters:
+    """Hyper-parameters that a framework or a parser knows; what the program itself said of the same name wins."""
+
+    __slots__ = ("origin", "values")
+    BEGINS = False
+
+    def __init__(self, values: Mapping[str, object], origin: str) -> None:
+        self.values, self.origin = values, origin
+
+
+class Artifact:
+    """A file or folder that the program wrote and that belongs to the run: a checkpoint, a model, a report."""
+
+    __slots__ = ("aliases", "metadata", "name", "origin", "path", "step", "type")
+    BEGINS = True
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        name: str,
+        type: str = "file",  # noqa: A002 -- what users call it
+        step: int | None = None,
+        metadata: Mapping[str, object] | None = None,
+        aliases: Sequence[str] = (),
+        origin: str = USER,
+    ) -> None:
+        self.path, self.name, self.type, self.step = path, name, type, step
+        self.metadata, self.aliases, self.origin = metadata or {}, tuple(aliases), origin
+
+
+class Training:
+    """A training that a framework begins, or continues at a step: its model is watched from now on."""
+
+    __slots__ = ("model", "optimizer", "origin", "parameters", "step")
+    BEGINS = True
+
+    def __init__(
+        self,
+        origin: str,
+        model: object = None,
+        optimizer: object = None,
+        *,
+        parameters: Mapping[str, object] | None = None,
+        step: int = 0,
+    ) -> None:
+        self.origin, self.model, self.optimizer = origin, model, optimizer
+        self.parameters, self.step = parameters or {}, step
+
+
+class Steps:
+    """How far a framework's training is: the run's own counter follows."""
+
+    __slots__ = ("origin", "step")
+    BEGINS = False
+
+    def __init__(self, step: int, origin: str) -> None:
+        self.step, self.origin = step, origin
 
 
 class Counters:

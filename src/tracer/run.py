@@ -17,6 +17,7 @@ from functools import cached_property
 from tracer import clock, events, journal, places, runfile, sink
 from tracer.config import Config
 from tracer.errors import UsageError
+from tracer.intake import Intake
 from tracer.observers import Observers
 from tracer.record.companion import Companion
 from tracer.record.endings import Endings, described
@@ -77,7 +78,7 @@ class Run:
         self._saved = True
         about = {"run": self.run_id, "name": self.name, "project": self._facts["project"]}
         self._observers = Observers(config, self._recorder, about, self.checkpoint)
-        self._samples: Any = None
+        self._intake = Intake(self)
         self._collector: Any = None
         self._finished = False
         self.when_finished: list[Callable[[], None]] = []
@@ -237,7 +238,7 @@ class Run:
         rows = {"inputs": inputs, "targets": targets, "predictions": predictions, "loss": loss, "indices": indices}
         chosen = chosen_samples(limit=self.config.capture_samples, step=step, **rows)
         if chosen is not None:
-            self._sample_writer().put(chosen)
+            self.take(chosen)
 
     def rows(self, ids: object = None, loss: object = None, *, step: int | None = None) -> None:
         """Say which rows of the data set the present batch holds, and what the loss of each is.
@@ -341,6 +342,21 @@ class Run:
         return self._recorder.folder
 
     @property
+    def facts(self) -> Mapping[str, Any]:
+        """What is known of the run: `run.json` as it stands now."""
+        return self._facts
+
+    @property
+    def observers(self) -> Observers:
+        """What looks at the training beyond what it logs."""
+        return self._observers
+
+    @property
+    def guard(self) -> sink.Guard:
+        """What keeps failures of ours from the program."""
+        return self._guard
+
+    @property
     def recorder(self) -> Recorder:
         """What writes this run's journal in this process."""
         return self._recorder
@@ -423,26 +439,7 @@ class Run:
 
     def take(self, event: object) -> None:
         """Record an event that some instrument emitted."""
-        if self._recorder.closed:
-            return
-        if isinstance(event, events.Scalars):
-            self.log(event.values, event.step)
-        elif isinstance(event, events.LayerValues):
-            self._recorder.append_layers(event)
-        elif isinstance(event, events.Histograms):
-            self._recorder.append_histograms(event)
-        elif isinstance(event, events.Metadata):
-            runfile.merge(self._facts, dict(event.changes))
-            self._recorder.append(journal.Kind.METADATA, event.changes)
-            self._saved = False
-        elif isinstance(event, events.Finding):
-            said = {"kind": event.kind, "severity": event.severity, "step": event.step, "last_step": event.last_step}
-            self._recorder.append(journal.Kind.FINDING, {**said, "details": event.details}, event.step)
-            self._observers.take(event)
-        elif isinstance(event, events.Samples):
-            self._sample_writer().put(event)
-        else:
-            self._observers.take(event)  # the rows of a batch
+        self._intake.take(event)
 
     def _capture_surroundings(self) -> None:
         """Learn of code and environment on a thread of its own: git and package lists take their time."""
@@ -467,8 +464,7 @@ class Run:
             self._background.join(_BACKGROUND_WAIT_S)
         if self._collector is not None:
             self._collector.stop()
-        if self._samples is not None:
-            self._samples.stop()
+        self._intake.stop()
         sink.listen(None)
 
     def _record_end(self, status: str, reason: str | None, exit_code: int | None) -> None:
@@ -476,6 +472,20 @@ class Run:
         end = {"status": status, "reason": reason, "exit_code": exit_code, "ended": clock.now_us()}
         counts = {"steps": self._steps.step, "checkpoints": self._steps.checkpoints}
         self._recorder.append(journal.Kind.END, {**end, **counts})
+
+    def change(self, changes: Mapping[str, object]) -> None:
+        """Change what is known of the run: `tags`, `notes`, `name`, `config` and the like; dictionaries merge.
+
+        Args:
+            changes: The new values.
+
+        Example:
+            >>> with tracer.init(project="docs", quiet=True) as run:
+            ...     run.change({"notes": "first try", "config": {"lr": 0.1}})
+        """
+        runfile.merge(self._facts, dict(changes))
+        self._recorder.append(journal.Kind.METADATA, changes)
+        self._saved = False
 
     def _save_if_changed(self) -> None:
         """Write the facts again when they changed; once a second at most, off the caller's thread."""
@@ -566,15 +576,6 @@ class Run:
         for name, function in self.config.custom_metrics.items():
             if callable(function):
                 self.log({name: function()})
-
-    def _sample_writer(self) -> Any:  # noqa: ANN401 -- a room that loads DuckDB; imported when samples are kept
-        """Return what writes samples, on a thread of its own."""
-        if self._samples is None:
-            from tracer.storage.sample_writer import SampleWriter
-
-            recorder = self._recorder
-            self._samples = SampleWriter(recorder.folder, self.run_id, self._place.rank, recorder.append, self._guard)
-        return self._samples
 
     def _sequence(self) -> int:
         """Return how many records this process wrote into its current segments."""

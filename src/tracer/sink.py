@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tracer.events import Counters
 
 import sys
+from collections import deque
 from contextlib import contextmanager
 
 from tracer import clock, events
@@ -19,8 +20,35 @@ from tracer import clock, events
 _REPEAT_AFTER_S = 60.0
 
 
+#: Kept of what comes before a run: parameters, lines of output.
+_MAX_EARLY = 20_000
+_early: deque[object] = deque(maxlen=_MAX_EARLY)
+_begin: Callable[[], None] | None = None
+
+
 def _forget(event: object) -> None:
-    """Take an event when no run listens."""
+    """Take an event when no run listens: forget it, or begin a run if capture waits for a reason to."""
+    if _begin is None:
+        return
+    if not getattr(event, "BEGINS", False):
+        _early.append(event)
+        return
+    _begin()
+    if _listener is not _forget:
+        _listener(event)
+
+
+def begin_with(begin: Callable[[], None] | None) -> None:
+    """Have a run begun by the first event that is a reason to; what came before it is not lost. None ends that."""
+    global _begin  # noqa: PLW0603 -- as below
+    _begin = begin
+    _early.clear()
+
+
+def deliver_early() -> None:
+    """Hand what came before the run to the run; called once it is complete."""
+    while _early:
+        _listener(_early.popleft())
 
 
 _listener: Callable[[object], None] = _forget
@@ -82,4 +110,4 @@ def say(line: str) -> None:
         return
 
 
-__all__ = ["Guard", "emit", "listen", "say"]
+__all__ = ["Guard", "begin_with", "deliver_early", "emit", "listen", "say"]
