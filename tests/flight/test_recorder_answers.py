@@ -271,10 +271,10 @@ def test_step_numbers_are_those_of_the_run(training: Make, events: list[Any]) ->
 def test_a_late_look_finds_the_fault_at_the_next_step(
     training: Make, events: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tracer.flight import judgement
+    from tracer.flight import sentinels
 
     # On the CPU the norm is a number at once; as a tensor it takes the way of a device.
-    monkeypatch.setattr(judgement, "gradient_norm", lambda gradients: torch.linalg.vector_norm(torch.cat(gradients)))
+    monkeypatch.setattr(sentinels, "gradient_norm", lambda gradients: torch.linalg.vector_norm(torch.cat(gradients)))
     one = training(check="delayed")
     one.step()
     one.step(BAD)

@@ -21,7 +21,7 @@ class Held:
         count: How many parameters it holds in all.
     """
 
-    __slots__ = ("count", "flagged", "ids", "optimizer", "parameters")
+    __slots__ = ("__weakref__", "count", "flagged", "ids", "optimizer", "parameters")
 
     def __init__(self, parameters: list[Tensor], optimizer: Optimizer | None = None, count: int = 0) -> None:
         self.parameters, self.count = parameters, count

@@ -150,15 +150,15 @@ class Pending:
         return self.norm.arrived()
 
 
-def norm_of(held: Held, clips: ClipNotes, norms: Callable[[], float | None] | None) -> tuple[Tensor | float, float]:
-    """Return the norm of the gradients and its type: from the user's clipping, the watcher, or computed here."""
+def norm_for_nothing(
+    held: Held, clips: ClipNotes, norms: Callable[[], float | None] | None
+) -> tuple[Tensor | float, float] | None:
+    """Return the norm of the gradients and its type where somebody knows it: the user's clipping, or the watcher."""
     clipped = clips.norm(held.ids)
     if clipped is not None:
         return clipped
     measured = norms() if norms is not None else None
-    if measured is not None:
-        return measured, 2.0
-    return gradient_norm([one.grad for one in held.parameters if one.grad is not None]), 2.0
+    return None if measured is None else (measured, 2.0)
 
 
 def details_of(named: Sequence[tuple[str, Tensor]], step: Step) -> dict[str, Any]:
@@ -181,4 +181,4 @@ def _said(value: float) -> str:
     return "NaN" if math.isnan(value) else "Inf" if value > 0 else "-Inf"
 
 
-__all__ = ["ClipNotes", "Judge", "Pending", "details_of", "flag_of", "norm_of"]
+__all__ = ["ClipNotes", "Judge", "Pending", "details_of", "flag_of", "norm_for_nothing"]

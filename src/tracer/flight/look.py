@@ -15,9 +15,10 @@ from tracer.flight.amp import Amp
 from tracer.flight.calls import Calls
 from tracer.flight.checks import Late, chosen_mode
 from tracer.flight.holdings import Held, Holdings, is_fused
-from tracer.flight.judgement import ClipNotes, Judge, Pending, flag_of, norm_of
+from tracer.flight.judgement import ClipNotes, Judge, Pending, flag_of, norm_for_nothing
 from tracer.flight.responses import Anomaly
 from tracer.flight.ring import Ring, strip
+from tracer.flight.sentinels import Sentinels
 from tracer.flight.settings import FlightConfig
 from tracer.flight.steps import Step
 from tracer.sink import Guard
@@ -58,6 +59,8 @@ class Look:
         self._calls, self._holdings, self._amp, self._ring = calls, holdings, amp, ring
         self._config, self._guard, self._norms, self._logged = config, guard, norms, logged
         self._guards = config.guard or config.on_anomaly == "guard"
+        protects = self._guards or config.on_anomaly != "continue"
+        self._sentinels = Sentinels(thorough=protects or config.check != "auto")
         self._judge, self._clips = Judge(), ClipNotes()
         self._pending: deque[Pending] = deque()
         self._last_logged: float | None = None
@@ -74,7 +77,13 @@ class Look:
         step = self._calls.step
         found = self._arrived() if self._pending else []
         scaled = self._amp.commits(optimizer, step)
-        norm, norm_type = norm_of(held, self._clips, self._norms)
+        norm, norm_type = norm_for_nothing(held, self._clips, self._norms) or (None, 2.0)
+        if norm is None:
+            norm = self._sentinels.norm(held, self._calls.step_s, fully=scaled)
+        if norm is None:  # nothing is wrong where it would show; the loss is looked at all the same
+            self._amp.done()
+            seen_loss = self._judged_loss(step)
+            return [*found, (seen_loss, optimizer)] if seen_loss is not None else found
         norm = self._amp.unscaled(norm, step)
         if self._guards and optimizer is not None:
             self._protect(optimizer, held, norm)
