@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from tracer import reactions
+from tracer.config import shown_action
 from tracer.errors import ConfigError, TrainingAnomaly
 from tracer.events import Finding
-from tracer.reactions import Action, Reactions, actions, anomaly, payload, shown
+from tracer.reactions import Action, Reactions, actions, anomaly, payload
 from tracer.sink import Guard
 
 GRAVE = Finding("nan_or_inf", "critical", 7, {"metric": "loss", "value": math.nan}, 7)
@@ -289,9 +290,9 @@ def test_actions_of_the_environment_are_one_per_line() -> None:
 
 
 def test_what_is_stored_of_the_setting_holds_no_secret() -> None:
-    assert shown("webhook:https://user:pw@example.org/T000/secret?key=1") == "webhook:https://example.org/…"
-    assert shown("command:curl -H 'key: secret' example.org") == "command:…"
-    assert shown(["raise", test_actions_of_the_environment_are_one_per_line])[0] == "raise"  # type: ignore[index]
+    assert shown_action("webhook:https://user:pw@example.org/T000/secret?key=1") == "webhook:https://example.org/…"
+    assert shown_action("command:curl -H 'key: secret' example.org") == "command:…"
+    assert shown_action(["raise", test_actions_of_the_environment_are_one_per_line])[0] == "raise"  # type: ignore[index]
 
 
 def test_a_message_is_plain_json() -> None:

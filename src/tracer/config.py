@@ -408,7 +408,7 @@ class Config:
         """Return every field, ready for JSON."""
         values = {row.name: getattr(self, row.name) for row in SETTINGS}
         values["custom_metrics"] = {name: _shown(value) for name, value in self.custom_metrics.items()}
-        values["on_anomaly"] = _shown_action(self.on_anomaly)
+        values["on_anomaly"] = shown_action(self.on_anomaly)
         return values
 
     def __repr__(self) -> str:
@@ -506,14 +506,26 @@ def _shown(value: object) -> object:
     return f"<function {getattr(value, '__name__', 'of yours')}>" if callable(value) else value
 
 
-def _shown_action(value: object) -> object:
-    """Return what `on_anomaly` was set to as it may be stored: addresses and commands may hold keys."""
-    if isinstance(value, (list, tuple)):
-        return [_shown_action(part) for part in value]
-    kind, colon, _ = str(value).partition(":")
-    return _shown(value) if callable(value) else f"{kind}:…" if colon else value
+def shown_action(choice: object) -> object:
+    """Return what `on_anomaly` was set to as it may be stored: addresses and commands may hold keys.
+
+    Example:
+        >>> shown_action(["raise", "webhook:https://example.org/hook/secret"])
+        ['raise', 'webhook:https://example.org/…']
+    """
+    if isinstance(choice, (list, tuple)):
+        return [shown_action(part) for part in choice]
+    if callable(choice):
+        return _shown(choice)
+    kind, colon, target = str(choice).partition(":")
+    if kind == "webhook":
+        from urllib.parse import urlsplit
+
+        parts = urlsplit(target)
+        return f"{kind}:{parts.scheme}://{parts.hostname or ''}/…"
+    return f"{kind}:…" if colon else choice
 
 
 TracerConfig = Config  # what older programs call it
 
-__all__ = ["SETTINGS", "Config", "Setting", "TracerConfig", "explained"]
+__all__ = ["SETTINGS", "Config", "Setting", "TracerConfig", "explained", "shown_action"]

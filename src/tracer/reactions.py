@@ -23,6 +23,7 @@ from collections import OrderedDict, deque
 
 from tracer import clock
 from tracer.analysis import severities
+from tracer.config import shown_action
 from tracer.errors import ConfigError, TrainingAnomaly
 from tracer.events import Finding
 
@@ -92,16 +93,20 @@ class Reactions:
         checkpoint: Callable[[], None] | None = None,
         about: Mapping[str, object] | None = None,
     ) -> None:
-        self.actions = actions(choice)
-        if severity is not None and severity not in severities.SEVERITIES:
-            message = f"anomaly_severity={severity!r} is not known. Choose one of: {', '.join(severities.SEVERITIES)}."
-            raise ConfigError(message)
-        self._least = severities.rank(severity or _DEFAULT_SEVERITY)
+        self.choose(choice, severity)
         self._guard, self._checkpoint, self.about = guard, checkpoint, dict(about or {})
         self._done: OrderedDict[tuple[object, ...], set[Action]] = OrderedDict()
         self._waiting: deque[Finding] = deque()
         self._alerts = Alerts(guard)
         self._saving = False
+
+    def choose(self, choice: object, severity: str | None = None) -> None:
+        """Act in this way from now on; arguments and errors as of the class."""
+        chosen = actions(choice)
+        if severity is not None and severity not in severities.SEVERITIES:
+            message = f"anomaly_severity={severity!r} is not known. Choose one of: {', '.join(severities.SEVERITIES)}."
+            raise ConfigError(message)
+        self.actions, self._least = chosen, severities.rank(severity or _DEFAULT_SEVERITY)
 
     @property
     def waiting(self) -> bool:
@@ -321,26 +326,6 @@ def anomaly(finding: Finding) -> TrainingAnomaly:
     return TrainingAnomaly(message, finding=finding, capsule=str(capsule) if capsule else None)
 
 
-def shown(choice: object) -> object:
-    """Return what `on_anomaly` was set to as it may be stored: addresses and commands may hold keys.
-
-    Example:
-        >>> shown(["raise", "webhook:https://example.org/hook/secret"])
-        ['raise', 'webhook:https://example.org/…']
-    """
-    if isinstance(choice, (list, tuple)):
-        return [shown(part) for part in choice]
-    if callable(choice):
-        return f"<function {getattr(choice, '__name__', 'of yours')}>"
-    kind, _, target = str(choice).partition(":")
-    if kind == WEBHOOK:
-        from urllib.parse import urlsplit
-
-        parts = urlsplit(target)
-        return f"{WEBHOOK}:{parts.scheme}://{parts.hostname or ''}/…"
-    return f"{COMMAND}:…" if kind == COMMAND else choice
-
-
 def _action(text: str) -> Action:
     """Return the action that a text names."""
     if text.lower() in _NAMES:
@@ -355,7 +340,7 @@ def _action(text: str) -> Action:
         except ValueError:
             parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            message = f"on_anomaly={shown(text)!r} has no address that can be called. Write webhook:https://host/path."
+            message = f"on_anomaly={shown_action(text)!r} has no address that can be called. Write webhook:https://host/path."
             raise ConfigError(message)
         return Action(WEBHOOK, target)
     if kind == COMMAND:
@@ -437,4 +422,4 @@ def _plain(value: object) -> object:
     return str(value)
 
 
-__all__ = ["Action", "Alerts", "Reactions", "actions", "anomaly", "payload", "shown"]
+__all__ = ["Action", "Alerts", "Reactions", "actions", "anomaly", "payload"]

@@ -292,8 +292,7 @@ def test_a_closure_is_looked_at_before_the_optimizer_uses_it(record: Record) -> 
 
 def test_gradients_of_outputs_can_be_switched_off(record: Record) -> None:
     model, optimizer = made()
-    recorder = record(model, optimizer)
-    recorder.keep_upstream(False)
+    recorder = record(model, optimizer, upstream="off")
     model(torch.ones(3, 4)).sum().backward()
 
     step = stepped(recorder)()

@@ -305,14 +305,6 @@ class FlightRecorder:
         """How the norm is read: `sync` or `delayed`."""
         return self._numbers.check
 
-    def keep_upstream(self, on: bool) -> None:  # noqa: FBT001 -- a switch
-        """Keep what reaches the outputs from the next call on, or stop that; `upstream="on"` and `"off"` stand.
-
-        With snapshots it is kept in any case: the steps since one cannot be run again without.
-        """
-        if self.config.upstream == "auto" and self._snapshots is None:
-            self._calls.upstream = on
-
     def on_exception(self, error: BaseException) -> Answer | None:
         """Write a capsule for an exception that ends the training.
 
