@@ -1,5 +1,8 @@
 """Build the native kernel into the wheel, or beside its source for an editable install, where a C compiler is.
 
+Both kinds also get what brings capture into an interpreter that finds TRACER_AUTO: two files for the root of
+site-packages, `tracer.pth` and, for Python 3.15 and later, `tracer.start`.
+
 Tracer works without it: no compiler, or a failing one, gives a pure wheel, and `TRACER_BUILD_NATIVE=off` asks for one.
 The library uses no other, not even libc, so a wheel fits every Python and every Linux of its processor.
 """
@@ -19,6 +22,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _PLACE = "tracer/capture/native/statistics.so"
+_CARRIERS = ("tracer.pth", "tracer.start")
 _OFF = frozenset({"0", "off", "false", "no"})
 _FLAGS = ("-O3", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-trapping-math", "-fno-math-errno", "-Wno-psabi")
 #: On Linux nothing is linked but the compiler's own run-time part, which asks the processor what it can do.
@@ -26,7 +30,7 @@ _LINKED = ("-nostdlib", "-lgcc", "-s") if sys.platform == "linux" else ()
 
 
 class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchling's own configuration is of no interest
-    """Adds the library to what is built."""
+    """Adds the library and the carriers of capture to what is built."""
 
     _folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -37,6 +41,8 @@ class NativeBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchlin
             version: "editable" for an editable install, where the library has to lie in the source tree.
             build_data: What hatchling is told.
         """
+        included = build_data["force_include_editable" if version == "editable" else "force_include"]
+        included |= {os.path.join(self.root, "src", "tracer", "boot", name): name for name in _CARRIERS}
         source = Path(self.root, "src", os.path.dirname(_PLACE), "statistics.c")
         wanted = os.environ.get("TRACER_BUILD_NATIVE", "").strip().lower() not in _OFF
         if version == "editable":

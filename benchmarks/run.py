@@ -20,6 +20,8 @@ SCRIPTS = (
     "log_call",
     "busy_thread",
     "training_step",
+    "capture",
+    "tensorboard_capture",
     "watch",
     "tensor_statistics",
     "flight",

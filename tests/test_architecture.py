@@ -120,7 +120,9 @@ def test_only_doors_and_pictures_print() -> None:
     assert printing == []
 
 
-@pytest.mark.parametrize("path", sorted((TRACER / "core").rglob("*.py")), ids=name_of)
+@pytest.mark.parametrize(
+    "path", sorted([*(TRACER / "core").rglob("*.py"), *(SOURCE / "tracelet").rglob("*.py")]), ids=name_of
+)
 def test_a_facade_only_renames(path: Path) -> None:
     logic = [node for node in tree_of(path).body if not is_renaming(node)]
 

@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src"
 NATIVE = "tracer/capture/native/statistics.so"
+CARRIERS = {"tracer.pth", "tracer.start"}
 
 pytestmark = pytest.mark.slow
 
@@ -66,17 +67,18 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return build(tmp_path_factory.mktemp("built"))
 
 
-def test_the_wheel_holds_the_package_and_nothing_else(built: tuple[Path, Path]) -> None:
+def test_the_wheel_holds_the_packages_and_nothing_else(built: tuple[Path, Path]) -> None:
     with zipfile.ZipFile(built[0]) as archive:
         names = archive.namelist()
 
-    shipped = sorted(name for name in names if ".dist-info/" not in name and name != NATIVE)
+    shipped = sorted(name for name in names if ".dist-info/" not in name and name not in (NATIVE, *CARRIERS))
     assert shipped == sorted(
         str(path.relative_to(SOURCE))
-        for path in (SOURCE / "tracer").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so"
+        for path in SOURCE.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".so" and path.name not in CARRIERS
     )
-    assert "tracer/py.typed" in shipped
+    assert {"tracer/py.typed", "tracelet/py.typed"} <= set(shipped)
+    assert set(names) >= CARRIERS
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
@@ -144,6 +146,10 @@ def test_the_wheel_works_in_an_environment_of_its_own(built: tuple[Path, Path], 
     # `import tracer` needs no dependency, so it works where none is installed.
     where = run(python, "-c", "import tracer; print(tracer.__file__)")
     assert where.startswith(str(tmp_path / "venv"))
+
+    # The other name of it is there too, and needs as little.
+    facade = run(python, "-c", "import tracelet; print(tracelet.__file__, tracelet.__version__)")
+    assert facade.startswith(str(tmp_path / "venv"))
 
     # The native kernel is part of it, and tells so without torch or numpy.
     native = run(python, "-c", "from tracer.capture import native; print(native.reason())")

@@ -8,11 +8,26 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
+    from typing import Any, Protocol
 
     from tracer.config import Config
     from tracer.record.recorder import Here, Recorder
     from tracer.run import Run
+    from tracer.storage.artifact_calls import What
+    from tracer.storage.artifacts import Artifact
+
+    class Automatic(Protocol):
+        """What `tracer.activation` does where capture was turned on from outside."""
+
+        def adopt(self, config: Config, hyperparameters: Mapping[str, object]) -> Run | None:
+            """Give the run that was begun for the program, as the program names it; None where it begins its own."""
+
+        def begun(self, run: Run) -> None:
+            """Take note of a run that has become the active one."""
+
+        def recorder(self) -> Recorder | None:
+            """Begin or join the run that was meant for this process, and give what writes it."""
+
 
 import os
 import sys
@@ -67,13 +82,17 @@ def init(
         named = {"project_name": project, "run_name": run_name}
         chosen = Config.load({**{key: value for key, value in named.items() if value is not None}, **settings})
         hyperparameters = config
+    if automatic is not None and not resume:
+        begun = automatic.adopt(chosen, hyperparameters or {})
+        if begun is not None:
+            return begun
     found = _resumed(chosen, resume) if resume else None
     if _state.tracer is not None:
         before = _state.tracer
         sink.say(f"tracer: {before.name!r} was still running; it is finished before the new run begins")
         before.finish()
     run = Run(chosen, hyperparameters, resume=found)
-    _activate(run)
+    activate(run)
     return run
 
 
@@ -171,6 +190,62 @@ def rows(ids: object = None, loss: object = None, *, step: int | None = None) ->
     _run().rows(ids, loss, step=step)
 
 
+def log_artifact(what: What, name: str | None = None, type: str | None = None, **options: Any) -> Artifact:  # noqa: A002, ANN401 -- see `Run.log_artifact`
+    """Keep a file, a folder, bytes or tensors with the active run; see `Run.log_artifact`, also for the options.
+
+    Args:
+        what: A path, bytes, or a dictionary of tensors or arrays.
+        name: Its name; that of the file or folder when absent.
+        type: What it is, such as `checkpoint`, `model` or `dataset`; told from the file's name when absent.
+        **options: `metadata aliases description copy wait progress`.
+
+    Raises:
+        UsageError: No run is active.
+
+    Example:
+        >>> with tracer.init(project="docs", quiet=True):
+        ...     _ = tracer.log_artifact(b"hello", name="greeting.txt")
+    """
+    found: Artifact = _run().log_artifact(what, name, type, **options)
+    return found
+
+
+def use_artifact(reference: str) -> Artifact:
+    """Find a version of an artifact, and note that the active run uses it; see `Run.use_artifact`.
+
+    Args:
+        reference: `name`, `name:v3`, `name:latest` or another alias; or a SHA-256.
+
+    Raises:
+        UsageError: No run is active.
+        StoreError: None answers to that, or several do.
+
+    Example:
+        >>> with tracer.init(project="docs", quiet=True):
+        ...     _ = tracer.log_artifact(b"hello", name="greeting.txt")
+        ...     data = tracer.use_artifact("greeting.txt:latest").path.read_bytes()
+    """
+    return _run().use_artifact(reference)
+
+
+def log_media(name: str, value: object, **options: Any) -> None:  # noqa: ANN401 -- see `Run.log_media`
+    """Keep something to look at or to listen to with the active run; see `Run.log_media`, also for the options.
+
+    Args:
+        name: What it is called.
+        value: A path, encoded bytes, text, a dictionary or list, an array or tensor of pixels, a figure, a picture.
+        **options: `kind step caption fields`.
+
+    Raises:
+        UsageError: No run is active.
+
+    Example:
+        >>> with tracer.init(project="docs", quiet=True):
+        ...     tracer.log_media("answer", "forty-two", caption="of the model")
+    """
+    _run().log_media(name, value, **options)
+
+
 def finish() -> None:
     """End the active run; see `Run.finish`.
 
@@ -204,7 +279,7 @@ def _run() -> Run:
     return run
 
 
-def _activate(run: Run) -> None:
+def activate(run: Run) -> None:
     """Make a run the active one, and let spawned workers find it."""
     global _here  # noqa: PLW0603 -- the hot path finds its writer by one look-up
     _state.tracer, _state.config = run, run.config
@@ -212,6 +287,14 @@ def _activate(run: Run) -> None:
     os.environ[_WORKER_FOLDER], os.environ[_WORKER_ID] = run.folder, run.run_id
     os.environ[_WORKER_PARENT] = str(os.getpid())
     run.when_finished.append(lambda: _deactivate(run))
+    if automatic is not None:
+        automatic.begun(run)
+
+
+def join(recorder: Recorder) -> None:
+    """Write with this recorder from now on: the run is that of another process."""
+    global _worker, _here
+    _worker, _here = recorder, recorder.here
 
 
 def _deactivate(run: Run) -> None:
@@ -226,6 +309,8 @@ def _deactivate(run: Run) -> None:
 
 
 _worker: Recorder | None = None
+#: Set where `tracer run` or the environment turned capture on.
+automatic: Automatic | None = None
 
 
 def _active() -> Recorder:
@@ -233,6 +318,10 @@ def _active() -> Recorder:
     global _worker, _here  # noqa: PLW0603 -- as above; a worker joins once
     if _state.tracer is not None:
         return _run().recorder
+    if _worker is None and automatic is not None:
+        found = automatic.recorder()
+        if found is not None:
+            return found
     if _worker is None and _is_worker():
         _worker = _join_parent()
         _here = _worker.here

@@ -221,6 +221,12 @@ SETTINGS = (
         ),
     ),
     Setting(
+        "capture_every_step",
+        "bool",
+        False,
+        help="Record every step of what a Lightning module logs, and not only what its loggers are told.",
+    ),
+    Setting(
         "redact", "list[str]", (), help="Further names whose values are secret, beside those known; `off` ends it."
     ),
     Setting("redact_allow", "list[str]", (), help="Names whose values are no secret although they look like one."),
@@ -254,7 +260,14 @@ SETTINGS = (
         choices=("low", "medium", "high", "critical"),
         help="The least severity about which something is done; a function is called for all.",
     ),
-    Setting("system_interval_s", "float", 10.0, minimum=0.1, help="Seconds between two samples of the system."),
+    Setting(
+        "system_interval_s",
+        "float",
+        10.0,
+        env=("TRACER_SYSTEM_INTERVAL_S", "TRACELET_METRICS_INTERVAL"),
+        minimum=0.1,
+        help="Seconds between two samples of the system.",
+    ),
     Setting(
         "durability",
         "str",
@@ -355,6 +368,7 @@ class Config:
     track_checkpoints: bool
     artifact_folders: list[str]
     capture: list[str]
+    capture_every_step: bool
     redact: list[str]
     redact_allow: list[str]
     gradient_layers: list[str] | None

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, Protocol
 
+    from tracer.capture.redaction import Redactor
     from tracer.config import Config
     from tracer.observers import Observers
     from tracer.record.recorder import Recorder
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
         """What is needed of the run."""
 
         config: Config
+        model: object
 
         @property
         def recorder(self) -> Recorder:
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
         def guard(self) -> Guard:
             """What keeps failures of ours from the program."""
 
+        @property
+        def redactor(self) -> Redactor:
+            """What cuts secrets out."""
+
         def change(self, changes: Mapping[str, object]) -> None:
             """Change what is known of the run."""
 
@@ -48,6 +54,10 @@ if TYPE_CHECKING:
 
 from tracer import events, journal
 
+#: Who says that something is trained and counts no steps of its own.
+_WITHOUT_STEPS = frozenset({"wandb", "sklearn"})
+#: Whose steps are named by how many ended before; others log a step's metrics under the number that includes it.
+_FROM_ZERO = frozenset({"lightning"})
 #: Steps beyond which the counter jumps instead of ending each step: a training that continues far from its beginning.
 _MAX_CATCH_UP = 100_000
 
@@ -61,7 +71,9 @@ class Intake:
 
     def __init__(self, run: Ground) -> None:
         self._run, self._recorder = run, run.recorder
-        self._origins: dict[str, str] = {}
+        self._known: set[str] = set()  # metrics of which it stands where they come from
+        self._led_by = ""  # whose steps are counted
+        self._counted = run.recorder.steps.step
         self._samples: Any = None
         self._contents: Any = None
         self._takes: dict[type, Callable[[Any], None]] = {
@@ -83,11 +95,7 @@ class Intake:
         """Record an event; one that comes after the end is forgotten."""
         if self._recorder.closed:
             return
-        taken = self._takes.get(type(event))
-        if taken is None:
-            self._run.observers.take(event)  # the rows of a batch
-        else:
-            taken(event)
+        self._takes.get(type(event), self._run.observers.take)(event)  # the rest are rows of a batch
 
     def stop(self) -> None:
         """Finish what is written on threads of their own, within a bound."""
@@ -112,15 +120,14 @@ class Intake:
         else:
             step = self._recorder.steps.step if event.step is None else event.step
             writer.row(event.values, step, event.time)  # type: ignore[arg-type]  # what is captured are numbers
-        if event.origin != events.USER:
+        if event.origin != events.USER and not self._known.issuperset(event.values):
             self._note_origin(event)
 
     def _note_origin(self, event: events.Scalars) -> None:
         """Record where a metric comes from, the first time it comes."""
-        new = {name: event.origin for name in event.values if self._origins.get(name) != event.origin}
-        if new:
-            self._origins.update(new)
-            self._run.change({"origins": new})
+        new = {name: event.origin for name in event.values if name not in self._known}
+        self._known.update(new)
+        self._run.change({"origins": new})
 
     def _finding(self, event: events.Finding) -> None:
         """Record an anomaly, and let the observers act on it."""
@@ -141,7 +148,7 @@ class Intake:
         """Record a line of output, a log record or an event."""
         said: dict[str, object] = {"kind": event.kind, "body": event.body, "name": event.name, "level": event.level}
         if event.fields:
-            said["fields"] = event.fields
+            said["fields"] = self._run.redactor.value(event.fields, "event")
         self._recorder.append(journal.Kind.LOG, said, event.step, event.time)
 
     def _parameters(self, event: events.Parameters) -> None:
@@ -152,7 +159,10 @@ class Intake:
             self._run.change({"config": new})
 
     def _content(self, event: events.Media | events.Artifact) -> None:
-        """Keep bytes or files."""
+        """Keep bytes or files; checkpoints that a framework saves only where that is wanted."""
+        is_noted = isinstance(event, events.Artifact) and event.origin != events.USER
+        if is_noted and not self._run.config.track_checkpoints:
+            return
         self.contents.put(event)
 
     def _training(self, event: events.Training) -> None:
@@ -160,7 +170,13 @@ class Intake:
         run, steps = self._run, self._recorder.steps
         if event.parameters:
             self._parameters(events.Parameters(event.parameters, event.origin))
-        steps.ahead = 1  # frameworks log a step's metrics under the number of steps that ended
+        if event.origin == "pytorch":
+            if self._led_by or run.model is not None:
+                return  # a framework or the program itself leads, and the optimizers are only its hands
+            self._led_by = event.origin
+        elif event.origin not in _WITHOUT_STEPS:
+            self._led_by = event.origin
+            steps.ahead = 0 if event.origin in _FROM_ZERO else 1
         if event.step > steps.step:
             run.go_on_at(event.step)
         if event.model is not None and run.config.track_gradients:
@@ -168,12 +184,16 @@ class Intake:
                 run.watch(event.model, event.optimizer)
 
     def _steps(self, event: events.Steps) -> None:
-        """Bring the run's counter to the framework's."""
+        """Bring the run's counter to the framework's, unless somebody else counts."""
         steps = self._recorder.steps
+        if event.origin == "pytorch" and (self._led_by != "pytorch" or steps.step != self._counted):
+            self._led_by = self._led_by if self._led_by != "pytorch" else events.USER
+            return
         if event.step - steps.step > _MAX_CATCH_UP:
             self._run.go_on_at(event.step)
         while steps.step < event.step:
             self._run.step()
+        self._counted = steps.step
 
 
 __all__ = ["Intake"]

@@ -340,7 +340,9 @@ def _action(text: str) -> Action:
         except ValueError:
             parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            message = f"on_anomaly={shown_action(text)!r} has no address that can be called. Write webhook:https://host/path."
+            message = (
+                f"on_anomaly={shown_action(text)!r} has no address that can be called. Write webhook:https://host/path."
+            )
             raise ConfigError(message)
         return Action(WEBHOOK, target)
     if kind == COMMAND:

@@ -5,16 +5,22 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import Future
     from types import TracebackType
-    from typing import Any, Self
+    from typing import Any, Literal, Self, overload
 
+    from tracer.capture.watched_folders import WatchedFolders
     from tracer.storage import StorageBackend
+    from tracer.storage.artifact_calls import What
+    from tracer.storage.artifact_contents import Progress
+    from tracer.storage.artifacts import Artifact
 
 import os
-import threading
 from functools import cached_property
 
 from tracer import clock, events, journal, places, runfile, sink
+from tracer.capture import frameworks
+from tracer.capture.redaction import Redactor
 from tracer.config import Config
 from tracer.errors import UsageError
 from tracer.intake import Intake
@@ -24,10 +30,20 @@ from tracer.record.endings import Endings, described
 from tracer.record.identity import Place
 from tracer.record.opening import open_run
 from tracer.record.recorder import Recorder
+from tracer.surroundings import Surroundings, cleaned
 
 _BACKGROUND_WAIT_S = 1.0
 #: What a call of `log` takes, for the account: timing each would cost as much again.
 _RECORD_S = 1.5e-6
+#: What a run is called in the settings and in its facts; all of it may change while it lives.
+_LABELS = {
+    "project_name": "project", "run_name": "name", "tags": "tags", "notes": "notes", "group": "group",
+    "job_type": "job_type",
+}  # fmt: skip
+#: The project of a run that was given none.
+_UNNAMED = "default"
+#: What a run has begun with, and cannot change.
+_FIXED = frozenset({"storage_path", "durability", "journal", "maintain", "async_writes"})
 #: Shorter runs are told in seconds what recording took.
 _SHORT_RUN_S = 10.0
 
@@ -39,6 +55,8 @@ class Run:
         config: The settings; see `Config`.
         hyperparameters: What the user calls the run's config: learning rate, model, data set.
         resume: The facts and folder of a run that is continued, as `init` finds them.
+        join: The id of a run that was agreed on before, as `tracer run` makes it.
+        place: Where this process stands in its job; found out when absent.
 
     Raises:
         StoreError: The store cannot be made or written, or a newer Tracer wrote it.
@@ -56,31 +74,39 @@ class Run:
         hyperparameters: Mapping[str, object] | None = None,
         *,
         resume: tuple[str, dict[str, Any]] | None = None,
+        join: str | None = None,
+        place: Place | None = None,
     ) -> None:
         self.config = config
+        self._frameworks = frameworks.chosen(config.capture)
         self.start_time = clock.now()
         self.model: object = None
         self.write_queue = None  # the documents' name for a queue; nothing is queued here
         self._born = clock.monotonic()
         self._pid = os.getpid()  # a forked child inherits this object, and must not end its parent's run
         self._guard = sink.Guard(strict=config.strict, quiet=config.quiet)
-        self._place = Place.here()
-        folder, self._facts = open_run(config, self._place, hyperparameters or {}, resume)
+        self._place = place or Place.here()
+        self.redactor = Redactor.of(config)
+        clean = cleaned(self.redactor, {"config": hyperparameters or {}})["config"]
+        if config.notes:
+            config.notes = self.redactor.text(config.notes, "notes")
+        folder, self._facts = open_run(config, self._place, clean, resume, join)
         mode = places.kind(folder, config.journal)
         self._recorder = Recorder(
             folder, self.run_id, self._place, mode=mode, durability=config.durability, guard=self._guard, name=self.name
         )
         self._steps = self._recorder.steps
-        self._steps.step = int(self._facts["steps"]) if resume else 0
-        self._steps.checkpoints = int(self._facts["checkpoints"]) if resume else 0
+        goes_on = resume or join
+        self._steps.step = int(self._facts["steps"]) if goes_on else 0
+        self._steps.checkpoints = int(self._facts["checkpoints"]) if goes_on else 0
         self._here = self._recorder.here
         self._interval = config.checkpoint_interval
         self._saved = True
         about = {"run": self.run_id, "name": self.name, "project": self._facts["project"]}
         self._observers = Observers(config, self._recorder, about, self.checkpoint)
         self._intake = Intake(self)
-        self._collector: Any = None
-        self._finished = False
+        self._surroundings = Surroundings(self)
+        self._finished = self._is_over = False
         self.when_finished: list[Callable[[], None]] = []
         self._begin()
 
@@ -240,6 +266,155 @@ class Run:
         if chosen is not None:
             self.take(chosen)
 
+    if TYPE_CHECKING:
+
+        @overload
+        def log_artifact(
+            self,
+            what: What,
+            name: str | None = ...,
+            type: str | None = ...,
+            *,
+            metadata: Mapping[str, object] | None = ...,
+            aliases: str | Sequence[str] = ...,
+            description: str | None = ...,
+            copy: bool = ...,
+            wait: Literal[True] = ...,
+            progress: Progress | None = ...,
+        ) -> Artifact: ...
+
+        @overload
+        def log_artifact(
+            self,
+            what: What,
+            name: str | None = ...,
+            type: str | None = ...,
+            *,
+            metadata: Mapping[str, object] | None = ...,
+            aliases: str | Sequence[str] = ...,
+            description: str | None = ...,
+            copy: bool = ...,
+            wait: Literal[False],
+            progress: Progress | None = ...,
+        ) -> Future[Artifact]: ...
+
+    def log_artifact(  # noqa: PLR0913 -- a keyword for each thing that can be said of an artifact
+        self,
+        what: What,
+        name: str | None = None,
+        type: str | None = None,  # noqa: A002 -- what users call it
+        *,
+        metadata: Mapping[str, object] | None = None,
+        aliases: str | Sequence[str] = (),
+        description: str | None = None,
+        copy: bool = True,
+        wait: bool = True,
+        progress: Progress | None = None,
+    ) -> Artifact | Future[Artifact]:
+        """Keep a file, a folder, bytes or tensors with the run, as the next version of a name.
+
+        Equal content is stored once; what is logged again unchanged stays the same version. Tensors and arrays are
+        written as safetensors, never as a pickle.
+
+        Args:
+            what: A path, bytes, or a dictionary of tensors or arrays.
+            name: Its name; that of the file or folder when absent. Versions are counted per project and name.
+            type: What it is, such as `checkpoint`, `model` or `dataset`; told from the file's name when absent.
+            metadata: What is to be known of it.
+            aliases: Further names of this version, such as `best`; they move here from other versions.
+            description: A sentence about it.
+            copy: Copy it into the run; otherwise path, size and SHA-256 are noted and the file stays where it is.
+            wait: Return when it is kept; otherwise at once, with a future of it.
+            progress: Called on another thread, with bytes done and bytes in all.
+
+        Returns:
+            The artifact: its `version`, `digest`, `path`.
+
+        Raises:
+            TypeError: It is nothing that can be kept.
+            ValueError: A name, an alias or the path cannot be meant, or a folder holds what cannot be kept.
+            StoreError: The disk does not take it.
+            UsageError: The run is finished.
+
+        Example:
+            >>> with tracer.init(project="docs", quiet=True) as run:
+            ...     run.log_artifact(b"hello", name="greeting.txt").reference
+            'greeting.txt:v0'
+        """
+        from tracer.storage import artifact_calls
+
+        if self._finished:
+            raise UsageError(self._recorder.finished_message())
+        wanted = artifact_calls.wanted_of(
+            what, project=str(self._facts["project"]), name=name, type=type, step=self._steps.step, aliases=aliases,
+            metadata=cleaned(self.redactor, metadata or {}), description=description, copy=copy,
+        )  # fmt: skip
+        kept = artifact_calls.log_artifact(self._intake.contents, (self.run_id, self.name), wanted, progress)
+        return kept.result() if wait else kept
+
+    def use_artifact(self, reference: str) -> Artifact:
+        """Find a version of an artifact, and note that this run uses it.
+
+        Args:
+            reference: `name`, `name:v3`, `name:latest` or another alias; with `project/` or `run/` before it where
+                several have the name; or a SHA-256.
+
+        Returns:
+            The artifact; its `path` and `files()` are verified when asked for, `download(to)` copies them.
+
+        Raises:
+            StoreError: None answers to that, or several do.
+            ValueError: The reference cannot be read.
+
+        Example:
+            >>> with tracer.init(project="docs", quiet=True) as run:
+            ...     _ = run.log_artifact(b"hello", name="greeting.txt")
+            ...     run.use_artifact("greeting.txt:latest").path.read_bytes()
+            b'hello'
+        """
+        from tracer.storage import artifact_calls
+
+        if self._finished:
+            raise UsageError(self._recorder.finished_message())
+        return artifact_calls.use_artifact(self._intake.contents, str(self._facts["project"]), reference)
+
+    def log_media(
+        self,
+        name: str,
+        value: object,
+        *,
+        kind: str | None = None,
+        step: int | None = None,
+        caption: str | None = None,
+        fields: Mapping[str, object] | None = None,
+    ) -> None:
+        """Keep something to look at or to listen to: a picture, a figure, a sound, a text, a table; never waits for it.
+
+        Args:
+            name: What it is called; the same name at other steps makes a sequence.
+            value: A path, encoded bytes, text, a dictionary or list, an array or tensor of pixels (height by width, or
+                with 1, 3 or 4 channels), a figure of matplotlib, or a picture of Pillow.
+            kind: `image`, `video`, `audio`, `text`, `html`, `table` …; found out where possible.
+            step: The step; the run's own counter when absent.
+            caption: A sentence below it.
+            fields: What is small and belongs to it.
+
+        Raises:
+            TypeError: Nothing is known of such a value.
+            ValueError: The kind is not known, or cannot be found out.
+            UsageError: The run is finished.
+
+        Example:
+            >>> with tracer.init(project="docs", quiet=True) as run:
+            ...     run.log_media("sample", [[0.0, 1.0], [1.0, 0.0]], kind="table")
+        """
+        from tracer.render.encoding import media_event
+
+        if self._finished:
+            raise UsageError(self._recorder.finished_message())
+        step = self._steps.step if step is None else step
+        self.take(media_event(name, value, kind=kind, step=step, caption=caption, fields=fields))
+
     def rows(self, ids: object = None, loss: object = None, *, step: int | None = None) -> None:
         """Say which rows of the data set the present batch holds, and what the loss of each is.
 
@@ -270,7 +445,7 @@ class Run:
         with self._guard("recording a checkpoint"):
             self._log_custom_metrics()
             self._observers.checkpoint(self._steps.step)
-            system = self._collector.latest if self._collector is not None else None
+            system = self._surroundings.system
             values = self._recorder.current_values()
             self._recorder.begin_checkpoint()
             self._recorder.append(journal.Kind.CHECKPOINT, {"values": values, "system": system, "samples": None})
@@ -291,6 +466,10 @@ class Run:
             self._recorder.close(self.config.finish_timeout_s)  # a forked child ends its own part only
             return
         self._finished = True
+        with self._guard("listening no more"):
+            self._stop_listening()  # first: what was listened to tells its last step
+        self._is_over = True
+        reason = reason and self.redactor.text(reason, "reason", random=False)
         self._steps.due = 0  # the next step is told that the run is over
         deadline = clock.monotonic() + self.config.finish_timeout_s
         self._endings.restore()
@@ -421,36 +600,98 @@ class Run:
         if self.config.maintain == "companion" and self._place.rank == 0 and self._recorder.mode == "mapped":
             self._recorder.upkeep.each_second.append(self._companion.look)
         sink.listen(self.take)
-        self._background: threading.Thread | None = None
-        if self._place.rank == 0 and (self.config.track_git or self.config.track_environment):
-            self._background = threading.Thread(target=self._capture_surroundings, name="tracer-capture", daemon=True)
-            self._background.start()
-        if self.config.track_system_metrics and self._place.local_rank == 0:
-            from tracer.capture.system import Collector, SystemSampler
-
-            sampler = SystemSampler(self.config)
-            self._collector = Collector(self.config.system_interval_s, sampler=sampler, guard=self._guard)
-            self._collector.start()
+        self._surroundings.start()
+        self._watched = self._watch_folders()
         self._recorder.writer()  # the first segment names this process: from now on its death is noticed
         if self._place.rank == 0 and not self.config.quiet:
             where = os.path.relpath(self.config.storage_path)
             where = self.config.storage_path if where.startswith("..") else where
             sink.say(f"tracer: recording {self.name!r} (project {self._facts['project']!r}) in {where}")
+        self._listen()
+        sink.deliver_early()
+
+    def _listen(self) -> None:
+        """Hear what frameworks say, from now on until the run is finished."""
+        if not self._frameworks:
+            return
+        from tracer.capture.patching import Hook, patches
+
+        Hook.guard = self._guard
+        patches.start([*self._frameworks, *(["arguments"] if self.config.track_arguments else [])])
+
+    def capture_report(self) -> list[dict[str, object]]:
+        """Return what is listened to without being asked, one row for each place in a framework.
+
+        Returns:
+            Rows with `framework module attribute package version tested untested state why events`. The state is
+            `active`, `waiting for import`, `inert` (another tool stands before it, or it failed too often) or
+            `refused`, with the reason in `why`. Empty where the run has no `capture`.
+
+        Example:
+            >>> with tracer.init(project="docs", capture=["tensorboard"], quiet=True) as run:
+            ...     states = {row["framework"] for row in run.capture_report()}
+            >>> states
+            {'tensorboard'}
+        """
+        if not self._frameworks:
+            return []
+        from tracer.capture.patching import patches
+
+        return [row.as_dict() for row in patches.report()]
+
+    def relabel(self, config: Config, hyperparameters: Mapping[str, object]) -> None:
+        """Take the names and settings that a program gives to a run which was begun for it.
+
+        What cannot change any more stays: the store, the journal's kind, how the end is waited for.
+
+        Args:
+            config: The settings that the program asked for; those that it gave count.
+            hyperparameters: What it calls the run's config.
+        """
+        self._observers.reactions.choose(config.on_anomaly, config.anomaly_severity)
+        given = config.given | ({"project_name"} if config.project_name != _UNNAMED else frozenset())
+        changes = {called: getattr(config, name) for name, called in _LABELS.items() if name in given}
+        for name in given - _FIXED:
+            setattr(self.config, name, getattr(config, name))
+        self.config.given |= config.given - _FIXED
+        self._interval, self._guard.quiet = self.config.checkpoint_interval, self.config.quiet
+        self._steps.due = 0
+        self._observers.reactions.about.update(name=changes.get("name", self.name), project=self.config.project_name)
+        self._recorder.name = str(changes.get("name", self.name))
+        if self._place.rank == 0 and (changes or hyperparameters):
+            self.change({**changes, "config": dict(hyperparameters)} if hyperparameters else changes)
+        self._surroundings.follow(self.config)
+        if "capture" in config.given:
+            self._stop_listening()
+            self._frameworks = frameworks.chosen(self.config.capture)
+            self._listen()
+
+    def _watch_folders(self) -> WatchedFolders | None:
+        """Keep what appears in the folders that the settings name; one rank of each machine looks."""
+        if not self.config.artifact_folders or self._place.local_rank != 0:
+            return None
+        from tracer.capture.watched_folders import WatchedFolders
+        from tracer.storage.artifact_calls import keep_found
+
+        def keep(path: str, name: str) -> None:
+            keep_found(self._intake.contents, path, name, self._steps.step, self._guard)
+
+        folders = self.config.artifact_folders
+        watched = WatchedFolders(folders, keep, self._guard, without=self.config.storage_path)
+        watched.start()
+        return watched
+
+    def _stop_listening(self) -> None:
+        """Take out everything that listens at frameworks."""
+        if self._frameworks:
+            from tracer.capture.patching import Hook, patches
+
+            patches.stop()
+            Hook.guard = sink.Guard()
 
     def take(self, event: object) -> None:
         """Record an event that some instrument emitted."""
         self._intake.take(event)
-
-    def _capture_surroundings(self) -> None:
-        """Learn of code and environment on a thread of its own: git and package lists take their time."""
-        with self._guard("reading the environment"):
-            from tracer.capture.environment import environment_facts
-            from tracer.capture.git import git_facts
-
-            if self.config.track_environment:
-                self.take(events.Metadata({"environment": environment_facts()}))
-            if self.config.track_git:
-                self.take(events.Metadata({"git": git_facts()}))
 
     # Ending.
 
@@ -460,10 +701,9 @@ class Run:
 
     def _stop_capture(self) -> None:
         """Stop what records by itself; what is nearly there is waited for, shortly."""
-        if self._background is not None:
-            self._background.join(_BACKGROUND_WAIT_S)
-        if self._collector is not None:
-            self._collector.stop()
+        self._surroundings.stop(_BACKGROUND_WAIT_S)
+        if self._watched is not None:
+            self._watched.stop()
         self._intake.stop()
         sink.listen(None)
 
@@ -483,7 +723,8 @@ class Run:
             >>> with tracer.init(project="docs", quiet=True) as run:
             ...     run.change({"notes": "first try", "config": {"lr": 0.1}})
         """
-        runfile.merge(self._facts, dict(changes))
+        changes = cleaned(self.redactor, changes)
+        runfile.merge(self._facts, changes)
         self._recorder.append(journal.Kind.METADATA, changes)
         self._saved = False
 
@@ -556,7 +797,7 @@ class Run:
     def _end_step(self) -> None:
         """Do what is due at the end of this step, and find out when something is due again."""
         steps = self._steps
-        if self._finished:
+        if self._is_over:
             steps.step -= 1
             raise UsageError(self._recorder.finished_message())
         journal.stamp_steps(self._recorder.writer().buffer, journal.STEPS_AT, steps.step)

@@ -87,6 +87,27 @@ def test_lock_files_beside_the_script_are_told_by_their_hash(tmp_path: Path) -> 
     assert facts["script"] == str(tmp_path / "train.py")
 
 
+def test_packages_say_where_they_come_from_if_not_from_an_index(tmp_path: Path) -> None:
+    said = {"url": "https://me:pl4nted@example.org/part.git", "vcs_info": {"vcs": "git", "commit_id": "abc123"}}
+    (tmp_path / "part-1.0.dist-info").mkdir()
+    (tmp_path / "part-1.0.dist-info" / "direct_url.json").write_text(json.dumps(said))
+    (tmp_path / "odd-1.0.dist-info").mkdir()
+    (tmp_path / "odd-1.0.dist-info" / "direct_url.json").write_text("[]")
+
+    facts = facts_of_a_process(folder=tmp_path)
+
+    assert facts["direct_urls"]["part"] == "https://[redacted, 9 to 16 characters]@example.org/part.git@abc123"  # type: ignore[index]
+    assert "odd" not in facts["direct_urls"]  # type: ignore[operator]
+
+
+def test_how_many_threads_are_asked_for_and_which_program_runs_is_told(tmp_path: Path) -> None:
+    facts = facts_of_a_process(folder=tmp_path, OMP_NUM_THREADS="3", MKL_NUM_THREADS="2")
+
+    assert facts["threads"] == {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": "2", "start_method": None}
+    assert facts["program"] == {"kind": "script", "module": None}
+    assert "user" not in facts
+
+
 def test_the_job_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
 

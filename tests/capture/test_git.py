@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tracer.capture import git
+from tracer.capture import repository as repository_room
 from tracer.capture.git import git_facts
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
@@ -55,7 +55,9 @@ def test_a_clean_repository_is_described(repository: Path) -> None:
         "remotes": {},
         "ahead_of_remote": None,
         "submodules": {},
+        "is_shallow": False,
         "diff": "",
+        "files": {},
         "truncated": False,
         "redacted": [],
     }
@@ -117,7 +119,7 @@ def test_secrets_are_cut_from_the_diff(repository: Path) -> None:
 
 
 def test_a_big_diff_is_summed_up(repository: Path) -> None:
-    (repository / "train.py").write_text("".join(f"x = {number}\n" for number in range(200_000)))
+    (repository / "train.py").write_text("".join(f"x = {number}\n" for number in range(1_000_000)))
 
     facts = git_facts(str(repository))
 
@@ -159,10 +161,138 @@ def test_a_git_that_hangs_is_left_behind(repository: Path, tmp_path: Path, monke
     slow.write_text("#!/bin/sh\nexec sleep 60\n")
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", f"{slow.parent}:{os.environ['PATH']}")
-    monkeypatch.setattr(git, "_CALL_S", 0.2)
-    monkeypatch.setattr(git, "_TOTAL_S", 0.5)
+    monkeypatch.setattr(repository_room, "CALL_S", 0.2)
+    monkeypatch.setattr(repository_room, "TOTAL_S", 0.5)
 
     assert git_facts(str(repository)) == {"git_available": False}
+
+
+def restored(clone: Path, kept: Path, facts: dict[str, object], base: str) -> None:
+    """Do what the head of `patches.py` says, in a fresh clone."""
+    run(clone, "checkout", "-q", base)
+    if (kept / "commits.patch").exists():
+        run(clone, "am", "-q", str(kept / "commits.patch"))
+    for name in ("diff.patch", "untracked.patch"):
+        if (kept / name).exists():
+            run(clone, "apply", str(kept / name))
+    assert facts["truncated"] is False
+
+
+def tree(folder: Path) -> dict[str, tuple[bytes, bool]]:
+    """Return every file of a working tree: content, and whether it can be executed."""
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), os.access(path, os.X_OK))
+        for path in folder.rglob("*")
+        if path.is_file() and ".git" not in path.relative_to(folder).parts
+    }
+
+
+def test_what_is_kept_restores_a_dirty_tree(repository: Path, tmp_path: Path) -> None:
+    (repository / "old name.py").write_text("".join(f"line {number}\n" for number in range(30)))
+    (repository / "windows.txt").write_bytes(b"a\r\nb\r\nc\x0cd\r\n")
+    (repository / "latin.txt").write_bytes("gr\xfc\xdfe\n".encode("latin-1"))
+    run(repository, "add", ".")
+    run(repository, "commit", "-q", "-m", "second")
+    hub, mine = tmp_path / "hub.git", tmp_path / "mine"
+    run(tmp_path, "clone", "-q", "--bare", str(repository), str(hub))
+    run(tmp_path, "clone", "-q", str(hub), str(mine))
+    (mine / "train.py").write_text("lr = 2\n")
+    run(mine, "commit", "-q", "-am", "only here")
+    (mine / "data.bin").write_bytes(b"\0new\xff" * 500)
+    run(mine, "mv", "old name.py", "new name.py")
+    (mine / "new name.py").write_text("".join(f"line {number}\n" for number in range(29)) + "changed")
+    (mine / "train.py").write_text("lr = 3\n")
+    run(mine, "add", "train.py")
+    (mine / "train.py").write_text("lr = 4\n")  # staged, and changed again
+    (mine / "windows.txt").write_bytes(b"a\r\nB\r\nc\x0cd\r\n")
+    (mine / "latin.txt").write_bytes("gr\xfc\xdfE\n".encode("latin-1"))
+    (mine / "pkg").mkdir()
+    (mine / "pkg" / 'caf\xe9 "1".py').write_text("no newline")
+    (mine / "pkg" / "__init__.py").touch()
+    (mine / "run.sh").write_text("echo\n")
+    (mine / "run.sh").chmod(0o755)
+
+    facts = git_facts(str(mine), keep=str(tmp_path / "run"))
+    clone = tmp_path / "clone"
+    run(tmp_path, "clone", "-q", str(hub), str(clone))
+    restored(clone, tmp_path / "run" / "code", facts, str(facts["commits_from"]))
+
+    assert tree(clone) == tree(mine)
+    assert {"code/diff.patch", "code/commits.patch", "code/untracked.patch"} == facts["files"].keys()  # type: ignore[attr-defined]
+    assert all(one["applies"] for one in facts["files"].values())  # type: ignore[attr-defined]
+
+
+def test_a_submodule_is_kept_as_its_commit(repository: Path, tmp_path: Path) -> None:
+    inner = tmp_path / "inner"
+    shutil.copytree(repository, inner)
+    run(repository, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(inner), "part")
+    run(repository, "commit", "-q", "-m", "with a part")
+    (repository / "part" / "train.py").write_text("lr = 9\n")
+    run(repository / "part", "commit", "-q", "-am", "newer part")
+    (repository / "data.bin").write_bytes(b"other")
+
+    facts = git_facts(str(repository), keep=str(tmp_path / "run"))
+    clone = tmp_path / "clone"
+    run(tmp_path, "clone", "-q", str(repository), str(clone))
+    restored(clone, tmp_path / "run" / "code", facts, str(facts["commit_hash"]))
+
+    newer = run(repository / "part", "rev-parse", "HEAD")
+    assert facts["submodules"] == {"part": newer}
+    assert f"+Subproject commit {newer}" in str(facts["diff"])
+    assert (clone / "data.bin").read_bytes() == b"other"
+
+
+def test_secrets_are_cut_line_by_line_and_the_patch_still_applies(repository: Path, tmp_path: Path) -> None:
+    pem = "-----BEGIN RSA PRIVATE KEY-----\nMIIplanted1\nMIIplanted2\n-----END RSA PRIVATE KEY-----\n"
+    (repository / "train.py").write_text(f'lr = 1\nKEY = """\n{pem}"""\nx = 2\n')
+    (repository / "settings.yaml").write_text("password: planted3planted\nlr: 1\n")
+    (repository / "credentials.json").write_text('{"a": "planted4"}')
+
+    facts = git_facts(str(repository), keep=str(tmp_path / "run"))
+    clone = tmp_path / "clone"
+    run(tmp_path, "clone", "-q", str(repository), str(clone))
+    restored(clone, tmp_path / "run" / "code", facts, "main")
+
+    assert "planted" not in str(facts) + "".join(path.read_text() for path in (tmp_path / "run" / "code").iterdir())
+    assert (clone / "train.py").read_text().splitlines()[-1] == "x = 2"
+    assert (clone / "settings.yaml").read_text().splitlines()[1] == "lr: 1"
+
+
+def test_a_secret_that_was_committed_is_cut_too_and_that_is_said(repository: Path, tmp_path: Path) -> None:
+    (repository / "train.py").write_text('api_key = "abc123def456"\n')
+    run(repository, "commit", "-q", "-am", "oops")
+    (repository / "train.py").write_text('api_key = "abc123def456"\nlr = 2\n')
+
+    facts = git_facts(str(repository), keep=str(tmp_path / "run"))
+
+    assert "abc123def456" not in str(facts) + (tmp_path / "run" / "code" / "diff.patch").read_text()
+    assert facts["files"]["code/diff.patch"]["applies"] is False  # type: ignore[index]
+
+
+def test_a_patch_that_is_long_lies_in_its_file_only(repository: Path, tmp_path: Path) -> None:
+    (repository / "train.py").write_text("".join(f"x = {number}\n" for number in range(20_000)))
+
+    facts = git_facts(str(repository), keep=str(tmp_path / "run"))
+
+    assert (facts["diff"], facts["truncated"]) == (None, False)
+    assert "20000 insertions(+)" in str(facts["diffstat"])
+    assert (tmp_path / "run" / "code" / "diff.patch").stat().st_size > 64 << 10
+
+
+def test_a_bare_a_shallow_and_a_second_tree_are_described(repository: Path, tmp_path: Path) -> None:
+    bare, shallow, second = tmp_path / "bare.git", tmp_path / "shallow", tmp_path / "second"
+    run(tmp_path, "clone", "-q", "--bare", str(repository), str(bare))
+    run(tmp_path, "clone", "-q", "--depth=1", f"file://{repository}", str(shallow))
+    run(repository, "worktree", "add", "-q", "-b", "side", str(second))
+    (second / "train.py").write_text("lr = 7\n")
+
+    described = git_facts(str(bare)), git_facts(str(shallow)), git_facts(str(second))
+
+    assert [facts["commit_hash"] for facts in described] == [run(repository, "rev-parse", "HEAD")] * 3
+    assert (described[0]["diff"], described[0]["truncated"]) == (None, False)
+    assert described[1]["is_shallow"] is True
+    assert (described[2]["branch"], described[2]["root"]) == ("side", str(second))
+    assert "+lr = 7" in str(described[2]["diff"])
 
 
 def test_asking_a_hostile_repository_runs_none_of_its_programs(repository: Path, tmp_path: Path) -> None:
@@ -185,7 +315,7 @@ def test_asking_a_hostile_repository_runs_none_of_its_programs(repository: Path,
     (repository / "note.txt").write_text("new")
     trap.unlink(missing_ok=True)
 
-    facts = git_facts(str(repository))
+    facts = git_facts(str(repository), keep=str(tmp_path / "run"))
 
     assert not trap.exists()
     assert "+lr = 5" in str(facts["diff"])

@@ -141,3 +141,61 @@ def test_own_names_are_added_and_excepted() -> None:
         "auth_kind": "basic",
         "api_key": "[redacted, 1 to 8 characters]",
     }
+
+
+def test_a_key_over_several_lines_is_cut_line_by_line() -> None:
+    redactor = Redactor()
+    key = ["+-----BEGIN RSA PRIVATE KEY-----\n", "+MIIEabc\n", "+-----END RSA PRIVATE KEY-----\n"]
+
+    lines = list(redactor.lines(["+x = 1\n", *key, "+y = 2\n"], "diff"))
+
+    assert (lines[0], lines[-1], len(lines)) == ("+x = 1\n", "+y = 2\n", 5)
+    assert all(line.startswith("+") and line.endswith("]\n") for line in lines[1:-1])
+    assert "MIIE" not in "".join(lines)
+
+
+def test_where_values_stand_without_quotes_they_are_literals() -> None:
+    redactor = Redactor()
+
+    assert list(redactor.lines(["password: correct-horse", "max_tokens: 12345678"], "yaml", bare=True)) == [
+        "password: [redacted, 9 to 16 characters]", "max_tokens: 12345678",
+    ]  # fmt: skip
+    assert list(redactor.lines(["password = read_password(file1)"], "py")) == ["password = read_password(file1)"]
+
+
+@pytest.mark.parametrize("secret", [secret for name, secret in SECRETS.items() if name not in ("random", "key block")])
+def test_a_line_of_output_is_searched_by_form(secret: str) -> None:
+    assert secret.removeprefix("Bearer ") not in Redactor().line(f"loss 0.5 {secret} end", "output")
+
+
+def test_a_line_of_output_without_a_secret_stays_the_same_object() -> None:
+    line = "epoch 3 loss 0.123 tokens/s 4567 https://example.org/a"
+
+    assert Redactor().line(line, "output") == line
+
+
+def test_below_a_name_that_can_be_nothing_else_everything_is_secret() -> None:
+    values = {"credentials": {"user": "me", "other": ["pq", 3]}, "keys": ["a", "b"]}
+
+    assert Redactor().value(values, "c") == {
+        "credentials": {"user": "[redacted, 1 to 8 characters]", "other": ["[redacted, 1 to 8 characters]", 3]},
+        "keys": ["a", "b"],
+    }
+
+
+def test_a_password_that_sticks_to_its_option_is_cut() -> None:
+    cut = "-p[redacted, 9 to 16 characters]"
+
+    assert Redactor().arguments(["mysql", "-phunter2hunter2", "-p", "16", "-precision", "-p0.5"], "argv") == [
+        "mysql", cut, "-p", "16", "-precision", "-p0.5",
+    ]  # fmt: skip
+
+
+def test_off_must_be_written_out() -> None:
+    assert Redactor(["off"]).value({"api_key": "abc"}, "c") == {"api_key": "abc"}
+    assert Redactor(["off", "more"]).value({"api_key": "abc"}, "c") != {"api_key": "abc"}
+    assert Redactor([]).value({"api_key": "abc"}, "c") != {"api_key": "abc"}
+
+
+def test_a_name_that_is_no_regular_expression_is_taken_as_it_stands() -> None:
+    assert Redactor(["a(b"]).value({"a(b": "x"}, "c") == {"a(b": "[redacted, 1 to 8 characters]"}

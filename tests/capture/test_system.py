@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -14,11 +16,14 @@ import psutil
 import pytest
 
 from tracer import sink
+from tracer.capture.cgroups import Cgroup
+from tracer.capture.collector import Collector, SystemSampler
 from tracer.capture.gpu import GPUs
-from tracer.capture.system import Collector, SystemMetrics, SystemSampler
+from tracer.capture.system import SystemMetrics
 from tracer.config import Config
 from tracer.events import Scalars
 from tracer.sink import Guard
+from tracer.testing import FakeClock
 
 GB = 1 << 30
 
@@ -62,6 +67,110 @@ def test_memory_is_what_the_kernel_says() -> None:
     assert isinstance(memory, dict)
     assert memory["total_gb"] == pytest.approx(psutil.virtual_memory().total / GB)
     assert memory["process_rss_gb"] == pytest.approx(psutil.Process().memory_info().rss / GB, rel=0.1)
+
+
+def test_without_psutil_the_same_figures_come_from_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = SystemMetrics()
+    assert type(theirs._machine).__module__ == "tracer.capture.psutil_machine"
+    monkeypatch.setitem(sys.modules, "tracer.capture.psutil_machine", None)
+    ours = SystemMetrics()
+    assert type(ours._machine).__module__ == "tracer.capture.proc"
+
+    one, two = theirs.capture(), ours.capture()
+
+    assert {group: figures.keys() for group, figures in one.items() if isinstance(figures, dict)} == {
+        group: figures.keys() for group, figures in two.items() if isinstance(figures, dict)
+    }
+    for name in ("total_gb", "available_gb", "process_rss_gb", "tree_rss_gb", "tree_uss_gb"):
+        assert two["memory"][name] == pytest.approx(one["memory"][name], rel=0.1), name  # type: ignore[index]
+    for name in ("count", "allowed", "physical"):
+        assert two["cpu"].get(name) == one["cpu"].get(name), name  # type: ignore[attr-defined]
+    psutils, procs = theirs._machine, ours._machine
+    assert procs.cpu() == pytest.approx(psutils.cpu(), rel=0.01)
+    assert procs.network() == pytest.approx(psutils.network(), rel=0.1, abs=1 << 20)
+
+
+def test_the_load_of_the_process_and_its_tree_is_what_they_took(clock: FakeClock) -> None:
+    metrics = SystemMetrics()
+    clock.advance(10.0)
+    times = os.times()
+    sum(number * number for number in range(2_000_000))
+    done = os.times()
+
+    cpu = metrics.capture()["cpu"]
+
+    assert isinstance(cpu, dict)
+    took = (done.user + done.system - times.user - times.system) * 10
+    assert cpu["process_percent"] >= took * 0.9 > 0
+    assert cpu["tree_percent"] >= cpu["process_percent"]
+
+
+def test_what_the_process_holds_is_what_the_kernel_says() -> None:
+    metrics = SystemMetrics()
+    with contextlib.ExitStack() as stack:
+        for _ in range(50):
+            stack.enter_context(open(os.devnull, encoding="utf-8"))
+        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+            process = metrics.capture()["process"]
+            fds = len(os.listdir("/proc/self/fd"))
+            child.communicate()
+
+    assert isinstance(process, dict)
+    assert process["fds"] == pytest.approx(fds, abs=3)
+    assert process["fds"] >= 50
+    assert process["fds_limit"] == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    assert process["threads"] == len(os.listdir("/proc/self/task"))
+    assert process["children"] == 1
+
+
+def test_the_limits_of_a_container_hold_wherever_above_they_stand(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("0::/job.slice/step_1\n")
+    job, step = tmp_path / "job.slice", tmp_path / "job.slice" / "step_1"
+    step.mkdir(parents=True)
+    (job / "memory.max").write_text(f"{2 * GB}\n")
+    (job / "memory.current").write_text(f"{GB}\n")
+    (job / "memory.stat").write_text(f"inactive_file {GB // 2}\n")
+    (job / "memory.events").write_text("low 0\noom 2\noom_kill 3\n")
+    (job / "cpu.max").write_text("150000 100000\n")
+    (job / "cpu.stat").write_text("usage_usec 5\nthrottled_usec 2500000\n")
+    (step / "memory.max").write_text("max\n")
+    (step / "cpu.max").write_text("max 100000\n")
+
+    group = Cgroup(str(tmp_path), str(own))
+
+    assert (group.memory_limit(), group.memory_taken(), group.out_of_memory_kills()) == (2 * GB, GB // 2, 3)
+    assert (group.cpu_quota(), group.throttled_s()) == (1.5, 2.5)
+
+
+def test_limits_of_the_first_version_are_read_too(tmp_path: Path) -> None:
+    for folder, name, number in (
+        ("memory", "memory.limit_in_bytes", GB), ("memory", "memory.usage_in_bytes", GB // 2),
+        ("cpu", "cpu.cfs_quota_us", 50_000), ("cpu", "cpu.cfs_period_us", 100_000),
+    ):  # fmt: skip
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).write_text(f"{number}\n")
+
+    group = Cgroup(str(tmp_path), "/nowhere")
+
+    assert (group.memory_limit(), group.memory_taken(), group.cpu_quota()) == (GB, GB // 2, 0.5)
+
+
+def test_the_flat_names_of_the_other_documents_are_there() -> None:
+    flat = SystemMetrics().flat()
+
+    assert flat.keys() >= {
+        "platform", "python_version", "cpu_count", "cpu_count_physical", "memory_total", "hostname", "cpu_percent",
+        "memory_percent", "memory_available",
+    }  # fmt: skip
+    assert flat["cpu_count"] == os.cpu_count()
+
+
+def test_each_processor_is_told_on_request() -> None:
+    cpu = SystemMetrics(per_core=True).capture()["cpu"]
+
+    assert isinstance(cpu, dict)
+    assert len(cpu["cores"]) == os.cpu_count()
 
 
 def test_a_capture_never_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +231,7 @@ def test_a_sample_is_emitted_as_metrics_and_kept_as_the_latest(heard: list[objec
 
 def test_psutil_is_loaded_by_the_first_sample_and_not_before() -> None:
     program = (
-        "import sys; from tracer.capture.system import Collector; collector = Collector(); "
+        "import sys; from tracer.capture.collector import Collector; collector = Collector(); "
         "print('psutil' in sys.modules); collector.start(); collector.stop(30.0); print('psutil' in sys.modules)"
     )
 
@@ -182,7 +291,7 @@ def test_stopping_does_not_wait_for_a_sample_that_hangs() -> None:
 def test_a_forked_child_has_no_thread_and_can_start_one() -> None:
     program = """
 import os
-from tracer.capture.system import Collector
+from tracer.capture.collector import Collector
 collector = Collector(3600.0)
 collector.start()
 child = os.fork()
@@ -242,6 +351,10 @@ class Driver(types.ModuleType):
         """Find by name."""
         return int(uuid[-1])
 
+    def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802 -- its name there
+        """Tell the name that stays."""
+        return f"GPU-uuid-{handle}"
+
     def nvmlDeviceGetName(self, handle: int) -> bytes:  # noqa: N802 -- its name there
         """Name."""
         return f"Card {handle}".encode()
@@ -281,10 +394,49 @@ def test_the_driver_is_asked_for_the_devices_the_program_sees(
     assert gpu["gpu_0"]["memory_util"] == 50.0
     assert "power_w" not in gpu["gpu_0"]
     assert gpu["gpu_1"]["power_w"] == 250.0
+    assert [gpu[name]["uuid"] for name in ("gpu_0", "gpu_1")] == ["GPU-uuid-1", "GPU-uuid-0"]
     (event,) = heard
     assert isinstance(event, Scalars)
     assert event.values["system/gpu/0/memory_used_gb"] == 2.0
     assert event.values["system/gpu/1/temperature"] == 40.0
+
+
+def test_a_driver_that_is_reset_is_said_once_and_asked_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver = Driver()
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    gpus = GPUs()
+    assert len(gpus.figures()) == 2
+
+    def gone() -> int:
+        message = "GPU is lost"
+        raise Driver.NVMLError(message)
+
+    monkeypatch.setattr(driver, "nvmlDeviceGetCount", gone)
+    monkeypatch.setattr(driver, "nvmlShutdown", lambda: None, raising=False)
+    first, second = gpus.figures(), gpus.figures()
+    monkeypatch.delattr(driver, "nvmlDeviceGetCount")
+
+    assert (first, second, len(gpus.figures())) == ({}, {}, 2)
+    assert capsys.readouterr().err.count("GPU is lost") == 1
+
+
+def test_devices_are_found_by_the_names_that_torch_has_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = types.SimpleNamespace(
+        is_initialized=lambda: True,
+        device_count=lambda: 2,
+        get_device_name=lambda index: f"Card {index}",
+        memory_allocated=lambda _: 0,
+        memory_reserved=lambda _: 0,
+        get_device_properties=lambda index: types.SimpleNamespace(uuid=f"uuid-{1 - index}"),  # CUDA counts otherwise
+    )
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
+    monkeypatch.setitem(sys.modules, "pynvml", Driver())
+
+    figures = GPUs().figures()
+
+    assert [figures[f"gpu_{index}"]["uuid"] for index in (0, 1)] == ["GPU-uuid-1", "GPU-uuid-0"]
 
 
 @pytest.mark.skipif(os.path.exists("/dev/nvidiactl"), reason="has a GPU")

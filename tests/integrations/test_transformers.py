@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
 import torch
 
@@ -146,6 +147,30 @@ def test_a_nan_loss_is_recorded_as_it_is(recorded: Any) -> None:
     training.train()
 
     assert [math.isnan(loss) for loss in recorded().series("loss").values()] == [True, True]
+
+
+def test_a_training_that_ends_the_program_is_a_failed_run_with_its_reason(recorded: Any) -> None:
+    program = """
+        import torch
+        from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
+        from tracer.integrations import TransformersCallback
+
+        class Breaks(TrainerCallback):
+            def on_step_end(self, args, state, control, **kwargs):
+                raise ValueError("the data is gone")
+
+        sizes = {"vocab_size": 50, "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 2}
+        model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=0, eos_token_id=0))
+        data = [{"input_ids": row, "labels": row} for row in torch.randint(0, 50, (16, 8))]
+        arguments = TrainingArguments("out", max_steps=3, save_strategy="no", use_cpu=True, report_to="none")
+        Trainer(model, arguments, train_dataset=data, callbacks=[TransformersCallback("p", "x"), Breaks()]).train()
+    """
+
+    done = programs.run(program, code=1)
+
+    assert "\nValueError: the data is gone" in done.stderr
+    row = recorded().row
+    assert (row.status, row.reason) == ("failed", "ValueError: the data is gone")
 
 
 def test_importing_the_room_loads_no_framework() -> None:

@@ -241,6 +241,7 @@ RANKS = """
     rank = dist.get_rank()
     with tracer.init(project="ranks", run_name="job") as run:
         assert (run.rank, run.world_size) == (rank, 2)
+        dist.barrier()  # both have begun
         for step in range(100):
             tracer.log({"loss": float(step), "rank": float(rank)}, step=step)
         if len(sys.argv) > 1 and rank == 1:
@@ -344,7 +345,8 @@ def test_a_program_started_by_the_run_does_not_join_it(tmp_path: Path) -> None:
             code = "import tracer; tracer.log({'loss': 1.0})"
             done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
             assert "Tracer not initialized" in done.stderr, done.stderr
-        """
+        """,
+        env={"TRACER_TRACK_CODE": "0"},  # that is written by a thread of its own
     )
 
     assert rows(only_run(tmp_path / ".tracer")) == []

@@ -19,8 +19,10 @@ RUNNING = {"pickle", "marshal", "shelve", "joblib", "dill", "cloudpickle"}
 CALLS = {"eval", "exec", "compile", "__import__"}
 #: The few places that may run something, and why that is no input: path → what it may do.
 MEANT = {
+    "experiment/artifacts.py": {"pickle"},  # only written, where the program asked for that way itself
     "flight/pickles.py": {"pickle", "cloudpickle"},  # a model, only if the caller trusts it or this machine signed it
     "flight/tensors.py": {"pickle", "torch.load"},  # with `weights_only`, and the error that this raises
+    "record/endings.py": {"exec"},  # a text of its own: only that has Python still end by SIGINT
     "reactions.py": {"shell"},  # the command line that the program itself gave as `on_anomaly`
 }
 EVIL = [
@@ -54,7 +56,7 @@ def test_p16_nothing_that_is_read_is_run(path: Path) -> None:
 
     meant = MEANT.get(str(path.relative_to(SOURCES[0].parent)), set())
     assert imported & RUNNING <= meant
-    assert called & CALLS == set()
+    assert called & CALLS <= meant
     assert attributes & {"yaml.load", "torch.load", "os.system", "os.popen", "tempfile.mktemp"} <= meant
     assert shell == [] or "shell" in meant
 

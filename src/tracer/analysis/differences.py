@@ -15,7 +15,7 @@ _SHORT_COMMIT = 12
 #: What is different for every run and every commit, and says nothing more than that.
 _NOISE_OF_GIT = frozenset({
     "diff", "diffstat", "redacted", "untracked_files", "commit_message", "commit_author", "commit_datetime",
-    "ahead_of_remote", "describe", "truncated", "root",
+    "ahead_of_remote", "describe", "truncated", "root", "files", "commits_from", "is_shallow",
 })  # fmt: skip
 _PACKAGES = "packages"
 _NOISE_OF_ENVIRONMENT = frozenset({

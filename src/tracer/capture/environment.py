@@ -6,7 +6,9 @@ has loaded it. CUDA is never initialised.
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import json
 import os
 import platform
 import socket
@@ -14,6 +16,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from types import ModuleType
 
+from tracer.capture.cgroups import Cgroup
+from tracer.capture.program import program
 from tracer.capture.redaction import Redactor
 
 _VARIABLES = (
@@ -29,6 +33,7 @@ _JOBS = {
     "slurm": "SLURM_JOB_ID", "torchelastic": "TORCHELASTIC_RUN_ID", "ray": "RAY_JOB_ID", "pbs": "PBS_JOBID",
     "lsf": "LSB_JOBID", "kubernetes": "KUBERNETES_SERVICE_HOST",
 }  # fmt: skip
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "OMP_PROC_BIND")
 _MAX_LOCK_BYTES = 8 << 20
 
 
@@ -39,22 +44,27 @@ def environment_facts(redactor: Redactor | None = None) -> dict[str, object]:
         redactor: What cuts secrets out of the command line and the variables.
 
     Returns:
-        `python platform cpu memory container jobs command script variables packages lock_files torch redacted`; `torch`
-        is None when the program has not loaded it, `redacted` lists the places where something was cut.
+        `python platform cpu memory container jobs command script program variables threads packages direct_urls
+        lock_files torch redacted`; `torch` is None when the program has not loaded it, `redacted` lists the places
+        where something was cut. The user's name is not among them.
 
     Example:
         >>> environment_facts()["python"]["implementation"]
         'CPython'
     """
     redactor = redactor or Redactor()
-    script = getattr(sys.modules.get("__main__"), "__file__", None)
-    script = os.path.abspath(script) if script and os.path.isfile(script) else None
-    folder = os.path.dirname(script) if script else os.getcwd()
+    running = program()
+    group = Cgroup()
     return {
         "python": _python(),
         "platform": _platform(),
-        "cpu": {"model": _cpu_model(), "count": os.cpu_count(), "allowed": _allowed_cpus()},
-        "memory": {"total_gb": _total_memory_gb(), "limit_gb": _memory_limit_gb()},
+        "cpu": {
+            "model": _cpu_model(),
+            "count": os.cpu_count(),
+            "allowed": _allowed_cpus(),
+            "quota": group.cpu_quota(),
+        },
+        "memory": {"total_gb": _total_memory_gb(), "limit_gb": _gb(group.memory_limit())},
         "container": container(),
         "jobs": {name: os.environ[variable] for name, variable in _JOBS.items() if os.environ.get(variable)},
         "command": {
@@ -62,12 +72,15 @@ def environment_facts(redactor: Redactor | None = None) -> dict[str, object]:
             "orig_argv": redactor.arguments(sys.orig_argv, "environment.command.orig_argv"),
             "folder": os.getcwd(),
         },
-        "script": script,
+        "script": running.path,
+        "program": {"kind": running.kind, "module": running.module},
         "variables": _variables(os.environ, redactor),
+        "threads": _threads(),
         "packages": packages(),
-        "lock_files": _lock_files(folder),
+        "direct_urls": _direct_urls(redactor),
+        "lock_files": _lock_files(running.folder),
         "torch": _torch(),
-        "redacted": redactor.found,
+        "redacted": redactor.found_in("environment."),
     }
 
 
@@ -157,13 +170,34 @@ def _total_memory_gb() -> float | None:
     return int(fields[1]) / (1 << 20) if fields else None
 
 
-def _memory_limit_gb() -> float | None:
-    """Return what the container may take of it."""
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        text = next(_lines(path), "").strip()
-        if text.isdigit() and int(text) < 1 << 60:
-            return int(text) / (1 << 30)
-    return None
+def _gb(size: int | None) -> float | None:
+    """Return bytes in gibibytes."""
+    return None if size is None else size / (1 << 30)
+
+
+def _threads() -> dict[str, object]:
+    """Return how many threads the numerical libraries are told to use, and how workers are started."""
+    told = {name: os.environ.get(name) for name in _THREADS}
+    multiprocessing = sys.modules.get("multiprocessing")
+    method = multiprocessing.get_start_method(allow_none=True) if multiprocessing is not None else None
+    return {**{name: value for name, value in told.items() if value}, "start_method": method}
+
+
+def _direct_urls(redactor: Redactor) -> dict[str, str]:
+    """Return where packages come from that no index has: a folder, a repository at a commit, an address."""
+    found: dict[str, str] = {}
+    for folder in sys.path:
+        for path in sorted(glob.glob(os.path.join(glob.escape(folder or "."), "*.dist-info", "direct_url.json"))):
+            name = os.path.basename(os.path.dirname(path)).partition("-")[0]
+            try:
+                with open(path, encoding="utf-8") as file:
+                    said = json.load(file)
+                commit = said.get("vcs_info", {}).get("commit_id")
+                address = f"{said['url']}@{commit}" if commit else str(said["url"])
+            except (OSError, ValueError, KeyError, AttributeError):  # written by hand, or gone
+                continue
+            found.setdefault(name, redactor.text(address, f"environment.direct_urls.{name}", random=False))
+    return found
 
 
 def _variables(environ: Mapping[str, str], redactor: Redactor) -> dict[str, object]:
@@ -206,6 +240,10 @@ def _torch() -> dict[str, object] | None:
             "cudnn_deterministic": cudnn.deterministic,
             "cudnn_benchmark": cudnn.benchmark,
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
+            "tf32": torch.backends.cuda.matmul.allow_tf32,
+            "cudnn_tf32": cudnn.allow_tf32,
+            "interop_threads": torch.get_num_interop_threads(),
+            "default_dtype": str(torch.get_default_dtype()),
         }
     except AttributeError:  # it is being imported at this moment, on another thread
         return None

@@ -5,6 +5,12 @@ A table of names and nothing else: it is read when capture begins, and loads nei
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+from tracer.errors import ConfigError
+
 
 class Framework:
     """One row: what is waited for, and what is loaded then."""
@@ -26,15 +32,60 @@ FRAMEWORKS = {
         "lightning_fabric.fabric",
     ),
     "transformers": Framework("transformers", "transformers.trainer", "transformers.integrations.integration_utils"),
-    "accelerate": Framework("accelerate", "accelerate.tracking"),
-    "keras": Framework("keras", "keras.src.callbacks.callback_list"),
-    "sklearn": Framework("sklearn", "sklearn.base"),
+    "accelerate": Framework("accelerate", "accelerate.tracking", "accelerate.accelerator"),
+    "keras": Framework("keras", "keras.src.callbacks.callback_list", "keras.src.trainers.epoch_iterator"),
+    "sklearn": Framework("sklearn", "sklearn.base", "sklearn.model_selection._validation"),
     "xgboost": Framework("xgboost", "xgboost.callback"),
     "lightgbm": Framework("lightgbm", "lightgbm.engine"),
     "pytorch": Framework("pytorch", "torch.optim.optimizer"),
-    "wandb": Framework("wandb", "wandb"),
-    "mlflow": Framework("mlflow", "mlflow"),
-    "arguments": Framework("arguments", "argparse", "click.core", "absl.flags", "hydra.main", "fire.core"),
+    "checkpoints": Framework("checkpoints", "torch"),
+    "wandb": Framework("wandb", "wandb.sdk.wandb_run"),
+    "mlflow": Framework("mlflow", "mlflow.tracking.client"),
+    "arguments": Framework(
+        "arguments", "argparse", "click.core", "typer._click.core", "absl.flags", "hydra.main", "fire.core"
+    ),
 }
 
-__all__ = ["FRAMEWORKS", "Framework"]
+#: Not a framework: the parser of the program's own arguments, which `track_arguments` rules.
+_ASIDE = frozenset({"arguments"})
+AUTO, OFF = "auto", "off"
+
+
+def chosen(names: Iterable[str]) -> list[str]:
+    """Return the frameworks that `capture` names, in the order of the table.
+
+    Args:
+        names: `auto` for all, `off` for none, names of the table, or names with `-` before them, which are left out of
+            all.
+
+    Raises:
+        ConfigError: A name is not known.
+
+    Example:
+        >>> chosen(["lightning", "tensorboard"]), chosen(["off"])
+        (['tensorboard', 'lightning'], [])
+    """
+    wanted = [name.strip().lower() for name in names]
+    for name in wanted:
+        if name.removeprefix("-") not in FRAMEWORKS and name not in (AUTO, OFF):
+            raise ConfigError(_unknown(name))
+    if OFF in wanted:
+        return []
+    without = {name[1:] for name in wanted if name.startswith("-")}
+    named = {name for name in wanted if not name.startswith("-")}
+    if AUTO in named or (without and not named):
+        named = FRAMEWORKS.keys() - _ASIDE
+    return [name for name in FRAMEWORKS if name in named - without]
+
+
+def _unknown(name: str) -> str:
+    """Say that there is no such framework, and which one is near."""
+    import difflib
+
+    known = [*FRAMEWORKS, AUTO, OFF]
+    near = difflib.get_close_matches(name.removeprefix("-"), known, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    return f"capture={name!r} is not a framework that can be listened to. {hint}Known: {', '.join(known)}."
+
+
+__all__ = ["AUTO", "FRAMEWORKS", "OFF", "Framework", "chosen"]

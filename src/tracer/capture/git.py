@@ -1,74 +1,64 @@
-"""The commit and the uncommitted changes that a run is made from; called on a background thread, never on the caller's.
-
-Running git in a folder runs what its configuration names: hooks, monitors, filters, converters. All of that is switched
-off here, nothing goes through a shell, every call is limited in time and in what it may return.
-"""
+"""The commit and the uncommitted changes that a run is made from; asked on a background thread."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
 
-from tracer import clock
+from tracer.capture.patches import Patches
+from tracer.capture.program import program
 from tracer.capture.redaction import Redactor
+from tracer.capture.repository import Repository
 
-_CALL_S, _TOTAL_S = 5.0, 10.0
-_DIFF_BYTES = 1 << 20
-_TEXT_BYTES = 64 << 10
 _MAX_UNTRACKED = 1000
-#: Settings that run programs, or that make the patch one that `git apply` does not take.
-_OFF = (
-    "core.fsmonitor=", "core.hooksPath=/dev/null", "core.quotePath=true", "log.showSignature=false",
-    "diff.noprefix=false", "diff.mnemonicPrefix=false", "color.ui=false", "submodule.recurse=false",
-)  # fmt: skip
-_LFS = "git-lfs "
+#: A longer patch lies beside `run.json` only, where it can be kept beside it.
+_MAX_INLINE = 64 << 10
 
 
-def git_facts(folder: str | None = None, redactor: Redactor | None = None) -> dict[str, object]:
+def git_facts(
+    folder: str | None = None, redactor: Redactor | None = None, *, keep: str | None = None
+) -> dict[str, object]:
     """Return what git knows of the code that is running.
 
     Args:
         folder: A folder of the repository; that of the main script, else the working folder, when None.
-        redactor: What cuts secrets out of the diff and the addresses.
+        redactor: What cuts secrets out of patches and addresses.
+        keep: A run's folder. What restores the code is written there: `code/diff.patch`, `code/untracked.patch`,
+            `code/commits.patch`.
 
     Returns:
         `git_available` and, in a repository, `root branch commit_hash commit_message commit_author commit_datetime
-        describe is_dirty untracked_files diff remotes ahead_of_remote submodules truncated redacted`. The diff
-        is a patch against the commit that `git apply` takes; above 1 MiB it is None, `diffstat` says what changed, and
-        `truncated` is set. `redacted` lists the places where something was cut.
+        describe is_dirty untracked_files diff remotes ahead_of_remote submodules is_shallow truncated files redacted`.
+        The diff is a patch against the commit that `git apply` takes; where it is too long for the whole to be kept it
+        is None, `diffstat` says what changed, and `truncated` is set; where it is only too long for `run.json` it lies
+        in its file alone. `files` names the files that were written and what is in each; `redacted` lists the places
+        where something was cut.
 
     Example:
         >>> git_facts("/")
         {'git_available': False}
     """
     redactor = redactor or Redactor()
-    for candidate in [folder] if folder else _candidates():
-        repository = _Repository(candidate)
-        root = repository.line("rev-parse", "--show-toplevel") or repository.line("rev-parse", "--absolute-git-dir")
+    for candidate in [folder] if folder else [program().folder, os.getcwd()]:
+        repository = Repository(candidate)
+        root = repository.line("rev-parse", "--show-toplevel")
+        is_bare = not root and repository.line("rev-parse", "--is-bare-repository") == "true"
+        root = repository.line("rev-parse", "--absolute-git-dir") if is_bare else root
         if root:
-            return {"git_available": True, **_facts(repository, root, redactor)}
+            # From its top, so that everything is named from there.
+            repository = repository if is_bare else Repository(root)
+            return {"git_available": True, **_facts(repository, root, redactor, keep, is_bare=is_bare)}
     return {"git_available": False}
 
 
-def _candidates() -> list[str]:
-    """Return where the repository is looked for: beside the main script, then in the working folder."""
-    script = getattr(sys.modules.get("__main__"), "__file__", None)
-    return [os.path.dirname(os.path.abspath(script)), os.getcwd()] if script else [os.getcwd()]
-
-
-def _facts(repository: _Repository, root: str, redactor: Redactor) -> dict[str, object]:
+def _facts(
+    repository: Repository, root: str, redactor: Redactor, keep: str | None, *, is_bare: bool
+) -> dict[str, object]:
     """Return the facts of a repository; what it cannot answer is None or empty."""
     # The four fields of the last commit, parted by a byte that no name holds.
     fields = (
         repository.text("log", "-1", "--no-color", "--format=%H%x00%B%x00%an <%ae>%x00%cI").rstrip("\n").split("\0")
     )
     commit, message, author, date = fields if len(fields) == 4 else (None,) * 4  # noqa: PLR2004 -- the format above
-    base = commit or repository.line(
-        "hash-object", "-t", "tree", "/dev/null"
-    )  # before the first commit: the empty tree
     status = repository.text(
         "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=no", "--ignore-submodules=dirty"
     )
@@ -94,101 +84,39 @@ def _facts(repository: _Repository, root: str, redactor: Redactor) -> dict[str, 
         "remotes": {remote[0]: redactor.text(remote[1], "git.remotes") for remote in remotes if len(remote) > 1},
         "ahead_of_remote": int(ahead) if ahead.isdigit() else None,
         "submodules": {part[1]: part[0] for part in modules if len(part) > 1},
+        "is_shallow": repository.line("rev-parse", "--is-shallow-repository") == "true",
     }
-    facts |= _changes(repository, base, redactor, truncated=len(untracked) > _MAX_UNTRACKED)
-    return {**facts, "redacted": redactor.found}
+    if is_bare:
+        return {**facts, "diff": None, "truncated": False, "files": {}, "redacted": redactor.found_in("git.")}
+    patches = Patches(repository, root, redactor)
+    facts |= _changes(patches, commit, untracked, keep)
+    facts["truncated"] = patches.truncated or len(untracked) > _MAX_UNTRACKED or repository.is_late
+    return {**facts, "redacted": redactor.found_in("git.")}
 
 
-def _changes(repository: _Repository, base: str, redactor: Redactor, *, truncated: bool) -> dict[str, object]:
-    """Return the patch from the last commit to the working tree, or what it would change if it is too big."""
-    options = (
-        "-O/dev/null",
-        "--no-ext-diff",
-        "--no-textconv",
-        "--no-color",
-        "--ignore-submodules=dirty",
-        "--submodule=short",
-    )
-    patch = ("--binary", "--full-index", "--src-prefix=a/", "--dst-prefix=b/")
-    data = repository.read("diff", *options, *patch, base, "--", limit=_DIFF_BYTES + 1)
-    diff = None if data is None or len(data) > _DIFF_BYTES else data.decode("utf-8", "surrogateescape")
-    if diff is not None:
-        # JSON holds no lone surrogates: a patch of a file in another encoding keeps its other lines.
-        diff = redactor.code(diff, "git.diff").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        return {"diff": diff, "truncated": truncated}
-    stat = repository.text("diff", *options, "--stat=120", base, "--")
-    return {"diff": None, "diffstat": stat, "truncated": True}
+def _changes(patches: Patches, commit: str | None, untracked: list[str], keep: str | None) -> dict[str, object]:
+    """Return what differs from the commit, and write what restores it."""
+    diff = patches.diff(commit)
+    facts: dict[str, object] = {"diff": None if diff is None else _text(diff)}
+    if diff is None:
+        facts["diffstat"] = patches.diffstat(commit)
+    if keep is None:
+        return {**facts, "files": {}}
+    kept = {"diff.patch": diff}
+    if commit is not None:
+        base, kept["commits.patch"] = patches.commits()
+        facts["commits_from"] = base
+    kept["untracked.patch"] = patches.untracked(untracked)
+    files = patches.write(keep, kept)
+    if diff is not None and len(diff) > _MAX_INLINE:
+        facts["diff"] = None
+        facts["diffstat"] = patches.diffstat(commit)
+    return {**facts, "files": files}
 
 
-class _Repository:
-    """A folder that git is asked about, with what is left of the time it may take."""
-
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
-        self._ends = clock.monotonic() + _TOTAL_S
-        self._environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-        self._environ |= {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
-        # Through the environment, because a key with `=` in it cannot be written after `-c`.
-        for number, (key, value) in enumerate(filters := list(self._without_filters())):
-            self._environ |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
-        self._environ["GIT_CONFIG_COUNT"] = str(len(filters))
-
-    def line(self, *arguments: str) -> str:
-        """Return a one-line answer, or nothing."""
-        return self.text(*arguments).strip("\n")
-
-    def text(self, *arguments: str) -> str:
-        """Return an answer as text; empty when git has none or it is too long."""
-        data = self.read(*arguments, limit=_TEXT_BYTES) or b""
-        return data.decode("utf-8", "replace")
-
-    def read(self, *arguments: str, limit: int) -> bytes | None:
-        """Return the first bytes of an answer; None when git failed or took too long."""
-        settings = [part for setting in _OFF for part in ("-c", setting)]
-        command = ["git", "--no-pager", "--no-optional-locks", *settings, "-C", self._folder, *arguments]
-        seconds = min(_CALL_S, self._ends - clock.monotonic())
-        if seconds <= 0:
-            return None
-        try:
-            process = subprocess.Popen(  # noqa: S603 -- our own arguments, no shell
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self._environ
-            )
-        except OSError:  # no git, or no such folder
-            return None
-        return _first_bytes(process, limit, seconds)
-
-    def _without_filters(self) -> Iterator[tuple[str, str]]:
-        """Yield the settings that switch off the filters which this repository's own configuration names."""
-        names = self.text(
-            "config", "--show-scope", "--null", "--get-regexp", r"^filter\..*\.(clean|smudge|process|required)$"
-        )
-        parts = names.split("\0")
-        for scope, entry in zip(parts[::2], parts[1::2], strict=False):
-            key, _, value = entry.partition("\n")
-            if scope in ("local", "worktree") and not value.startswith(_LFS):
-                yield key, "false" if key.endswith(".required") else ""
-
-
-def _first_bytes(process: subprocess.Popen[bytes], limit: int, seconds: float) -> bytes | None:
-    """Return what a process prints, up to a limit; it is killed when it prints more or takes too long."""
-    late = threading.Event()
-
-    def kill() -> None:
-        late.set()
-        process.kill()
-
-    timer = threading.Timer(seconds, kill)
-    timer.daemon = True
-    timer.start()
-    try:
-        with process:
-            data = process.stdout.read(limit) if process.stdout else b""
-            if len(data) == limit:
-                process.kill()
-            code = process.wait()
-    finally:
-        timer.cancel()
-    return None if late.is_set() or (code and len(data) < limit) else data
+def _text(patch: bytes) -> str:
+    """Return a patch as JSON can hold it: of a file in another encoding the other lines stay readable."""
+    return patch.decode("utf-8", "surrogateescape").encode("utf-8", "backslashreplace").decode()
 
 
 __all__ = ["git_facts"]

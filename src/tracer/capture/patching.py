@@ -5,7 +5,8 @@
     patching.py     puts the hooks in, takes them out, and can say what became of each
 
 A hook never changes a value, an order, an exception or what is returned, and never raises into the program. Everything
-here is process-wide, as the modules that are patched are.
+here is process-wide, as the modules that are patched are. No lock is held while a module is imported or a hook goes in:
+the thread that imports holds locks of its own.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any, Self
 
+    from tracer.capture.patch_report import Row
+
 import functools
-import inspect
+import os
 import sys
 import threading
 from importlib import import_module
@@ -25,14 +28,11 @@ from importlib import import_module
 from tracer import sink
 from tracer.capture import importing
 from tracer.capture.frameworks import FRAMEWORKS
+from tracer.capture.patched import Place, SignatureChanged, check, lies_inside
 
 #: Failures after which a hook listens no more: it would only go on failing.
 _MAX_FAILURES = 10
 WAITING, ACTIVE, INERT, REFUSED = "waiting for import", "active", "inert", "refused"
-
-
-class SignatureChanged(Exception):
-    """The place is not as we know it; the original is left alone."""
 
 
 class Hook:
@@ -66,12 +66,12 @@ class Hook:
     #: Says and counts what fails; that of the run while there is one.
     guard = sink.Guard()
 
-    __slots__ = ("_wrappers", "events", "failures", "is_on", "name")
+    __slots__ = ("_places", "events", "failures", "is_on", "name")
 
     def __init__(self, name: str) -> None:
         self.name, self.is_on = name, True
         self.events = self.failures = 0
-        self._wrappers: list[object] = []
+        self._places: list[Place] = []
 
     def emit(self, event: object) -> None:
         """Hand on what was heard."""
@@ -105,33 +105,36 @@ class Hook:
         if held is None:
             message = f"{getattr(owner, '__name__', owner)} has no {attribute} of its own"
             raise SignatureChanged(message)
-        self.is_on = True
-        if self._is_inside(held):
-            return lambda: self._take_out(owner, attribute, None, None)
-        kind = type(held) if isinstance(held, (staticmethod, classmethod)) else None
-        original = held.__func__ if kind is not None else held
-        _check(original, attribute, parameters)
-        wrapper = functools.wraps(original)(make(original))
-        self._wrappers.append(wrapper)
-        placed = wrapper if kind is None else kind(wrapper)
-        setattr(owner, attribute, placed)
-        return lambda: self._take_out(owner, attribute, placed, held)
+        with _lock():
+            place = self._known(owner, attribute, held)
+            if place is None:
+                kind = type(held) if isinstance(held, (staticmethod, classmethod)) else None
+                original = held.__func__ if kind is not None else held
+                check(original, attribute, parameters)
+                wrapper = functools.wraps(original)(make(original))
+                place = Place(owner, attribute, wrapper if kind is None else kind(wrapper), held)
+                self._places.append(place)
+                setattr(owner, attribute, place.placed)
+            self.is_on, self.failures = True, 0
+        return functools.partial(self._take_out, place)
 
-    def _take_out(self, owner: Any, attribute: str, placed: object, held: object) -> None:  # noqa: ANN401 -- as above
+    def _known(self, owner: object, attribute: str, held: object) -> Place | None:
+        """Return the place if a wrapper of ours is what stands there, or lies inside of it."""
+        for place in self._places:
+            if place.is_at(owner, attribute):
+                if held is place.placed or lies_inside(place.placed, held):
+                    return place
+                self._places.remove(place)  # somebody has put something else there
+                break
+        return None
+
+    def _take_out(self, place: Place) -> None:
         """Listen no more, and put the original back where the wrapper is the outermost."""
-        self.is_on = False
-        if placed is not None and vars(owner).get(attribute) is placed:
-            setattr(owner, attribute, held)
-            self._wrappers.pop()
-
-    def _is_inside(self, function: object) -> bool:
-        """Tell whether a wrapper of ours lies somewhere inside what stands there now."""
-        seen: object = getattr(function, "__func__", function)
-        while seen is not None:
-            if any(seen is wrapper for wrapper in self._wrappers):
-                return True
-            seen = getattr(seen, "__wrapped__", None)
-        return False
+        with _lock():
+            self.is_on = False
+            if place in self._places and place.is_outermost():
+                setattr(place.owner, place.attribute, place.held)
+                self._places.remove(place)
 
     def __enter__(self) -> Self:
         """Begin our part of a call."""
@@ -142,7 +145,7 @@ class Hook:
         if not isinstance(error, Exception):
             return False
         self.failures += 1
-        self.is_on = self.failures < _MAX_FAILURES
+        self.is_on = self.is_on and self.failures < _MAX_FAILURES
         with self.guard(f"listening at {self.name}"):
             _raise(error)
         return True
@@ -151,16 +154,6 @@ class Hook:
 def _raise(error: Exception) -> None:
     """Raise a failure where it is guarded."""
     raise error
-
-
-def _check(original: object, attribute: str, parameters: Sequence[str]) -> None:
-    """See that a function takes the parameters we rely on."""
-    if not parameters or not callable(original):
-        return
-    found = tuple(inspect.signature(original).parameters)
-    if found[: len(parameters)] != tuple(parameters):
-        message = f"{attribute} takes ({', '.join(found)}), known is ({', '.join(parameters)})"
-        raise SignatureChanged(message)
 
 
 class Patch:
@@ -194,11 +187,11 @@ class Patch:
 class Placed:
     """A patch, and what became of it."""
 
-    __slots__ = ("patch", "undo", "why")
+    __slots__ = ("patch", "undos", "why")
 
     def __init__(self, patch: Patch) -> None:
         self.patch = patch
-        self.undo: Callable[[], None] | None = None
+        self.undos: list[Callable[[], None]] = []  # one for each time the module was executed
         self.why = ""
 
     @property
@@ -206,18 +199,24 @@ class Placed:
         """One of `waiting for import`, `active`, `inert`, `refused`."""
         if self.why:
             return REFUSED
-        if self.undo is None:
+        if not self.undos:
             return WAITING
         return ACTIVE if self.patch.hook.is_on else INERT
+
+    def take_out(self) -> None:
+        """Undo what was put in, the last first."""
+        while self.undos:
+            with Hook.guard(f"taking out {self.patch.hook.name}"):
+                self.undos.pop()()
 
 
 class Patches:
     """The patches of this process; there is one of these, `patches`."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._wanted: set[str] = set()
+        self._wanted: dict[str, str] = {}  # module → framework
         self.placed: dict[str, Placed] = {}
+        self._past: tuple[list[str], dict[str, tuple[str, str]]] = ([], {})  # what the last ones came to
 
     def start(self, names: Iterable[str]) -> None:
         """Listen to these frameworks: at once where they are imported already, else when they are.
@@ -225,54 +224,124 @@ class Patches:
         Args:
             names: Keys of `FRAMEWORKS`.
         """
-        with self._lock:
-            self._wanted |= set(names)
-            modules = {module: name for name in self._wanted for module in FRAMEWORKS[name].modules}
-            importing.watch(modules, self._arrived)
-            for module in modules:
-                if importing.is_complete(module):
-                    self._arrived(module)
+        with _lock():
+            self._wanted = {**self._wanted, **{module: name for name in names for module in FRAMEWORKS[name].modules}}
+            importing.watch(self._wanted, self._arrived)
+        for module in tuple(self._wanted):
+            if importing.is_complete(module):
+                self._arrive(module, again=False)
 
     def stop(self) -> None:
         """Take everything out again, the last first, and wait for nothing more."""
-        with self._lock:
-            self._wanted.clear()
+        with _lock():
+            if self._wanted:
+                self._past = self._states()
+            self._wanted = {}
             importing.watch((), self._arrived)
-            for placed in reversed(self.placed.values()):
-                if placed.undo is not None:
-                    with Hook.guard(f"taking out {placed.patch.hook.name}"):
-                        placed.undo()
-            self.placed.clear()
+            placed, self.placed = list(self.placed.values()), {}
+        for one in reversed(placed):
+            one.take_out()
 
     def is_on(self, name: str) -> bool:
         """Tell whether a framework is listened to; asked by what frameworks load by themselves."""
-        return name in self._wanted
+        return name in self._wanted.values()
+
+    def report(self, names: Iterable[str] = ()) -> list[Row]:
+        """Return what became of each patch of the frameworks that are listened to, or of these.
+
+        Args:
+            names: Keys of `FRAMEWORKS`; what is not listened to is told as waiting.
+        """
+        from tracer.capture.patch_report import Row
+
+        importing.catch_up()
+        known, states = self._states() if self._wanted else self._past
+        return [
+            Row(name, patch, *states.get(_key(patch), (WAITING, "")))
+            for name in names or known
+            for patch in rows_of(name)
+        ]
+
+    def _states(self) -> tuple[list[str], dict[str, tuple[str, str]]]:
+        """Return the frameworks that are listened to, and state and reason of each place that was met."""
+        known = list(dict.fromkeys(self._wanted.values()))
+        return known, {key: (placed.state, placed.why) for key, placed in self.placed.items()}
 
     def _arrived(self, module: str) -> None:
-        """Put the hooks of a module in; it has just been imported, or had been before."""
-        with self._lock:
-            name = next((name for name in self._wanted if module in FRAMEWORKS[name].modules), None)
-            if name is None:
-                return
-            with Hook.guard(f"preparing to listen to {name}"):
-                for patch in import_module(FRAMEWORKS[name].room).PATCHES:
-                    if patch.module == module:
-                        self._place(patch)
+        """Put the hooks of a module in: it has just been executed, perhaps not for the first time."""
+        self._arrive(module, again=True)
+
+    def _arrive(self, module: str, *, again: bool) -> None:
+        """Put the hooks of a module in, those in place only when the module was executed again."""
+        name = self._wanted.get(module)
+        if name is None:
+            return
+        with Hook.guard(f"preparing to listen to {name}"):
+            for patch in rows_of(name):
+                if patch.module == module and (again or _key(patch) not in self.placed):
+                    self._place(patch)
 
     def _place(self, patch: Patch) -> None:
         """Put one hook in, or note why not."""
-        before = self.placed.get(f"{patch.hook.name} {patch.module}")
-        placed = self.placed[f"{patch.hook.name} {patch.module}"] = before or Placed(patch)
+        with _lock():
+            placed = self.placed.setdefault(_key(patch), Placed(patch))
         try:
-            placed.undo, placed.why = patch.install(sys.modules[patch.module]), ""
-        except (SignatureChanged, AttributeError, KeyError) as error:
+            undo = patch.install(sys.modules[patch.module])
+        except (SignatureChanged, AttributeError, KeyError, TypeError) as error:
             placed.why = str(error)
+            from tracer.capture.patch_report import version_of
+
+            version = version_of(patch.package) or "of this version"
             Hook.guard.say(
                 patch.hook.name,
-                f"{patch.package} is not captured at {patch.attribute}: {placed.why}. Your program is unaffected.",
+                f"{patch.package} {version} is not captured at {patch.attribute}: {placed.why}. "
+                "Your program is unaffected.",
             )
+            return
+        placed.undos.append(undo)
+        placed.why = ""
+        if self.placed.get(_key(patch)) is not placed:  # all were taken out meanwhile, by another thread
+            placed.take_out()
 
 
+def rows_of(framework: str) -> tuple[Patch, ...]:
+    """Return the patches of a framework; its room is loaded, the framework is not."""
+    rows: tuple[Patch, ...] = import_module(FRAMEWORKS[framework].room).PATCHES
+    return rows
+
+
+def _key(patch: Patch) -> str:
+    """Return what names a patch among all."""
+    return f"{patch.hook.name} {patch.module} {patch.attribute}"
+
+
+_the_lock = threading.RLock()
+
+
+def _lock() -> threading.RLock:
+    """Return the lock of all bookkeeping here; a forked child has a new one."""
+    return _the_lock
+
+
+def _renew_lock() -> None:
+    """Let a forked child not wait for a thread that it has not."""
+    global _the_lock  # noqa: PLW0603 -- there is one, and a fork may happen while a thread holds it
+    _the_lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 patches = Patches()
 
-__all__ = ["ACTIVE", "INERT", "REFUSED", "WAITING", "Hook", "Patch", "Patches", "Placed", "SignatureChanged", "patches"]
+__all__ = [
+    "ACTIVE",
+    "INERT",
+    "REFUSED",
+    "WAITING",
+    "Hook",
+    "Patch",
+    "Patches",
+    "Placed",
+    "SignatureChanged",
+    "patches",
+    "rows_of",
+]

@@ -1,28 +1,37 @@
 """What the process and the machine take: processor, memory, disk, network, GPUs.
 
-The thread of a `Collector` pays for the import of psutil and for every sample; nothing here runs inside `log` or
-`step`. No figure sleeps: a percentage is the difference between two samples.
+    proc.py, psutil_machine.py   counters of the machine and of processes
+    cgroups.py                   limits of the container
+    gpu.py                       devices
+    collector.py                 samples all that on a thread, and makes metrics of it
+
+No figure sleeps: a percentage is the difference between two samples.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import threading
-from collections.abc import Iterator
+import platform
+import resource
+import shutil
+import socket
 from typing import TYPE_CHECKING
 
 from tracer import clock
+from tracer.capture.cgroups import ROOT, Cgroup, pressure
 from tracer.capture.gpu import GPUs
-from tracer.events import Scalars
-from tracer.sink import Guard, emit
+from tracer.capture.proc import Machine as ProcMachine
+from tracer.capture.proc import Usage, descendants, open_files
+from tracer.errors import MissingDependency
 
 if TYPE_CHECKING:
+    from tracer.capture.psutil_machine import Machine as PsutilMachine
     from tracer.config import Config
 
 _GB, _MB = 1 << 30, 1 << 20
-_CGROUP = "/sys/fs/cgroup"
-_NUMBERS = (int, float)
+#: Memory that is shared with nobody is counted page by page: for at most this share of the time.
+_UNIQUE_SHARE = 0.005
 
 
 class SystemMetrics:
@@ -31,259 +40,224 @@ class SystemMetrics:
     Args:
         config: `storage_path` says whose disk is looked at; the working folder's without it.
         cgroup: Where the limits of this container stand.
+        per_core: Tell the load of each processor, too.
 
     Example:
         >>> sorted(SystemMetrics().capture())
         ['cpu', 'disk', 'memory', 'network', 'process', 'timestamp']
     """
 
-    def __init__(self, config: Config | None = None, *, cgroup: str = _CGROUP) -> None:
-        import psutil
-
+    def __init__(self, config: Config | None = None, *, cgroup: str = ROOT, per_core: bool = False) -> None:
         self.config = config
-        self._psutil = psutil
-        self._process = psutil.Process()
+        self._machine = machine()
+        self._group = Cgroup(cgroup)
         self._disk = getattr(config, "storage_path", None) or os.getcwd()
-        self._cgroup = cgroup
         self._gpus = GPUs()
-        # The first call of each is the start of its measure and has no meaning of its own.
-        psutil.cpu_percent(interval=None)
-        self._process.cpu_percent(interval=None)
-        self._before: tuple[float, ...] = (clock.monotonic(), *self._traffic())
-        self._rates = [0.0] * (len(self._before) - 1)
+        self._per_core = per_core
+        self._counts = self._machine.counts()
+        self._uss: int | None = None
+        self._uss_due = 0.0
+        # The first sample of each is the start of its measure and has no meaning of its own.
+        self._tree = self._usages()
+        self._before = self._sums(self._tree)
+        self._rates = dict.fromkeys(self._before, 0.0)
+        self._cores = self._machine.cores() if per_core else []
 
     def capture(self) -> dict[str, object]:
         """Return the figures of now; percentages and rates are since the call before. Never sleeps.
 
         Returns:
-            `timestamp`, `cpu{percent, count, process_percent, load}`, `memory{total_gb, available_gb, percent,
-            process_rss_gb, tree_rss_gb, swap_percent}`, `disk`, `network`, `process` and, where there are any,
-            `gpu{gpu_0: {name, memory_allocated_gb, memory_reserved_gb, utilization, memory_util, temperature}}`. Inside
-            a container its memory limit is the total.
+            `timestamp`; `cpu{percent count physical allowed quota process_percent tree_percent load throttled_percent
+            pressure}`, where `percent` is of all processors and 100 is one processor for the process and its tree;
+            `memory{total_gb available_gb percent process_rss_gb tree_rss_gb tree_uss_gb swap_gb swap_percent cgroup_gb
+            cgroup_max_gb oom_kills pressure}`; `disk{free_gb percent working_free_gb working_percent read_mb_per_s
+            written_mb_per_s pressure}`; `network{received_mb_per_s sent_mb_per_s}`; `process{threads fds fds_limit
+            fds_percent children}`; and, where there are any, `gpu{gpu_0: …}`, see `capture.gpu`. What a system does not
+            tell is left out. Inside a container its memory limit is the total.
         """
-        with self._process.oneshot():
-            now, *traffic = (clock.monotonic(), *self._traffic())
-            seconds = now - self._before[0]
-            if seconds > 0:  # two captures in one tick of the clock share their rates
-                self._rates = [(new - old) / seconds for new, old in zip(traffic, self._before[1:], strict=True)]
-                self._before = (now, *traffic)
-            read_rate, written_rate, received_rate, sent_rate = (rate / _MB for rate in self._rates)
-            figures: dict[str, object] = {
-                "timestamp": clock.now(),
-                "cpu": self._cpu(),
-                "memory": self._memory(),
-                "disk": self._free() | {"read_mb_per_s": read_rate, "written_mb_per_s": written_rate},
-                "network": {"received_mb_per_s": received_rate, "sent_mb_per_s": sent_rate},
-                "process": {"threads": self._process.num_threads()},
-            }
+        tree = self._usages()
+        self._measure(tree)
+        figures: dict[str, object] = {
+            "timestamp": clock.now(),
+            "cpu": _known(self._cpu()),
+            "memory": _known(self._memory()),
+            "disk": _known(self._disks()),
+            "network": {name: self._rates[name] / _MB for name in ("received_mb_per_s", "sent_mb_per_s")},
+            "process": _known(self._process()),
+        }
         if gpu := self._gpus.figures():
             figures["gpu"] = gpu
         return figures
 
-    def _cpu(self) -> dict[str, float | int | None]:
-        """Return the load of the machine and of this process; 100 is one core for the process, all for the machine."""
+    def flat(self) -> dict[str, object]:
+        """Return the figures under the names that the Tracelet documents give them.
+
+        Returns:
+            `platform python_version cpu_count cpu_count_physical memory_total hostname cpu_percent memory_percent
+            memory_available`, bytes and percentages, and `gpu` where there is one.
+        """
+        figures = self.capture()
+        cpu, memory = figures["cpu"], figures["memory"]
+        assert isinstance(cpu, dict)  # noqa: S101 -- for the type checker
+        assert isinstance(memory, dict)  # noqa: S101
+        said: dict[str, object] = {
+            "platform": platform.platform(),
+            "python_version": platform.python_version(),
+            "cpu_count": cpu["count"],
+            "cpu_count_physical": cpu.get("physical"),
+            "memory_total": round(memory["total_gb"] * _GB),
+            "hostname": socket.gethostname(),
+            "cpu_percent": cpu["percent"],
+            "memory_percent": memory["percent"],
+            "memory_available": round(memory["available_gb"] * _GB),
+        }
+        return said | ({"gpu": figures["gpu"]} if "gpu" in figures else {})
+
+    def _usages(self) -> dict[int, Usage]:
+        """Return what this process and those below it take."""
+        now = clock.monotonic()
+        unique = now >= self._uss_due
+        found = {}
+        for pid in (os.getpid(), *descendants(os.getpid())):
+            usage = self._machine.process(pid, unique=unique)
+            if usage is not None:
+                found[pid] = usage
+        if unique:
+            known = [usage.uss for usage in found.values() if usage.uss is not None]
+            self._uss = sum(known) if known else None
+            self._uss_due = clock.monotonic() + (clock.monotonic() - now) / _UNIQUE_SHARE
+        return found
+
+    def _sums(self, tree: dict[int, Usage]) -> dict[str, float]:
+        """Return what is counted since the beginning; names are those of the rates made from it."""
+        busy, all_s = self._machine.cpu()
+        received, sent = self._machine.network()
+        own = tree.get(os.getpid())
+        # Of processes that are in both samples, so that one which ends does not take its time back.
+        before = self._tree
+        shared = sum(usage.cpu_s - before[pid].cpu_s if pid in before else usage.cpu_s for pid, usage in tree.items())
         return {
-            "percent": self._psutil.cpu_percent(interval=None),
-            "count": self._psutil.cpu_count(),
-            "process_percent": self._process.cpu_percent(interval=None),
-            "load": os.getloadavg()[0],
+            "time": clock.monotonic(),
+            "busy": busy,
+            "all": all_s,
+            "process": own.cpu_s if own else 0.0,
+            "tree": getattr(self, "_tree_s", 0.0) + shared,
+            "read_mb_per_s": own.read if own else 0,
+            "written_mb_per_s": own.written if own else 0,
+            "received_mb_per_s": received,
+            "sent_mb_per_s": sent,
+            "throttled": self._group.throttled_s() or 0.0,
         }
 
-    def _memory(self) -> dict[str, float]:
+    def _measure(self, tree: dict[int, Usage]) -> None:
+        """Make rates of what was counted since the sample before; two in one tick of the clock share theirs."""
+        now = self._sums(tree)
+        self._tree, self._tree_s = tree, now["tree"]
+        seconds = now["time"] - self._before["time"]
+        if seconds > 0:
+            self._rates = {name: (now[name] - self._before[name]) / seconds for name in now}
+            self._before = now
+
+    def _cpu(self) -> dict[str, object]:
+        """Return the load of the machine and of this process; 100 is one core for the process, all for the machine."""
+        rates = self._rates
+        figures: dict[str, object] = {
+            "percent": 100 * rates["busy"] / rates["all"] if rates["all"] > 0 else 0.0,
+            "count": self._counts[0],
+            "physical": self._counts[1],
+            "allowed": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+            "quota": self._group.cpu_quota(),
+            "process_percent": 100 * rates["process"],
+            "tree_percent": 100 * rates["tree"],
+            "load": os.getloadavg()[0],
+            "throttled_percent": 100 * rates["throttled"] if self._group.throttled_s() is not None else None,
+            "pressure": pressure("cpu"),
+        }
+        if self._per_core:
+            before, self._cores = self._cores, self._machine.cores()
+            pairs = zip(before, self._cores, strict=True)
+            figures["cores"] = [100 * (new[0] - old[0]) / max(new[1] - old[1], 1e-9) for old, new in pairs]
+        return figures
+
+    def _memory(self) -> dict[str, object]:
         """Return the memory of the machine, or of the container where that is less, and of this process."""
-        machine = self._psutil.virtual_memory()
-        total, available = machine.total, machine.available
-        limit = _bytes_in(f"{self._cgroup}/memory.max")
+        total, available, swap, swapped = self._machine.memory()
+        limit, taken = self._group.memory_limit(), self._group.memory_taken()
         if limit is not None and limit < total:
-            # The page cache counts as taken there, but the kernel gives it back when it is needed.
-            cache = _bytes_in(f"{self._cgroup}/memory.stat", "inactive_file") or 0
-            taken = max(0, (_bytes_in(f"{self._cgroup}/memory.current") or 0) - cache)
-            total, available = limit, min(available, max(0, limit - taken))
-        own = self._process.memory_info().rss
+            total, available = limit, min(available, max(0, limit - (taken or 0)))
+        own = self._tree.get(os.getpid())
         return {
             "total_gb": total / _GB,
             "available_gb": available / _GB,
             "percent": 100 * (total - available) / total,
-            "process_rss_gb": own / _GB,
-            "tree_rss_gb": (own + sum(_rss(child) for child in _descendants(os.getpid()))) / _GB,
-            "swap_percent": self._psutil.swap_memory().percent,
+            "process_rss_gb": (own.rss if own else 0) / _GB,
+            "tree_rss_gb": sum(usage.rss for usage in self._tree.values()) / _GB,
+            "tree_uss_gb": None if self._uss is None else self._uss / _GB,
+            "swap_gb": swapped / _GB,
+            "swap_percent": 100 * swapped / swap if swap else 0.0,
+            "cgroup_gb": None if taken is None else taken / _GB,
+            "cgroup_max_gb": None if limit is None else limit / _GB,
+            "oom_kills": self._group.out_of_memory_kills(),
+            "pressure": pressure("memory"),
         }
 
-    def _free(self) -> dict[str, object]:
-        """Return how full the disk is that the store lies on; nothing when it cannot be asked."""
-        folder = self._disk
-        while not os.path.exists(folder) and os.path.dirname(folder) != folder:
-            folder = os.path.dirname(folder)
-        with contextlib.suppress(OSError):
-            usage = self._psutil.disk_usage(folder)
-            return {"free_gb": usage.free / _GB, "percent": usage.percent}
-        return {}
+    def _disks(self) -> dict[str, object]:
+        """Return how full the disks of the store and of the working folder are, and what this process moves."""
+        figures: dict[str, object] = {}
+        store = _existing(self._disk)
+        with contextlib.suppress(OSError):  # a folder that was deleted under our feet
+            figures |= _fullness(store, "")
+            if os.stat(os.getcwd()).st_dev != os.stat(store).st_dev:
+                figures |= _fullness(os.getcwd(), "working_")
+        for name in ("read_mb_per_s", "written_mb_per_s"):
+            figures[name] = self._rates[name] / _MB
+        return {**figures, "pressure": pressure("io")}
 
-    def _traffic(self) -> tuple[int, int, int, int]:
-        """Return bytes read and written by this process, and received and sent by the machine, since ever."""
-        read = written = received = sent = 0
-        with contextlib.suppress(self._psutil.Error, AttributeError):  # macOS has no figures per process
-            counters = self._process.io_counters()
-            read, written = counters.read_bytes, counters.write_bytes
-        with contextlib.suppress(OSError, AttributeError):  # a machine without any network has no figures at all
-            network = self._psutil.net_io_counters()
-            received, sent = network.bytes_recv, network.bytes_sent
-        return read, written, received, sent
+    def _process(self) -> dict[str, object]:
+        """Return what else this process holds."""
+        own = self._tree.get(os.getpid())
+        fds, limit = open_files(), resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return {
+            "threads": own.threads if own else None,
+            "fds": fds,
+            "fds_limit": limit if limit != resource.RLIM_INFINITY else None,
+            "fds_percent": 100 * fds / limit if fds is not None and limit > 0 else None,
+            "children": len(self._tree) - 1,
+        }
 
 
-class SystemSampler:
-    """Turns the system's figures into metrics `system/…`; `latest` holds the last ones in the documents' shape.
+def machine() -> ProcMachine | PsutilMachine:
+    """Return what tells the counters of this machine: psutil, else our own reader on Linux.
 
-    Nothing is imported or measured before the first `sample`, which belongs on a background thread.
-
-    Args:
-        config: See `SystemMetrics`.
-
-    Example:
-        >>> sampler = SystemSampler()
-        >>> sampler.sample()
-        >>> 0 <= sampler.latest["memory"]["percent"] <= 100
-        True
+    Raises:
+        MissingDependency: There is neither.
     """
-
-    def __init__(self, config: Config | None = None) -> None:
-        self._config = config
-        self._metrics: SystemMetrics | None = None
-        self.latest: dict[str, object] | None = None
-
-    def sample(self) -> None:
-        """Measure and emit."""
-        if self._metrics is None:
-            self._metrics = SystemMetrics(self._config)
-        figures = self._metrics.capture()
-        self.latest = figures
-        emit(Scalars(dict(_flat(figures))))
-
-
-class Collector:
-    """A daemon thread that samples the system at once, then at a regular interval, and a last time when it is stopped.
-
-    Args:
-        interval_s: Seconds from one sample to the next.
-        sampler: What is sampled; the system when None. After ten failures in a row the thread ends.
-        guard: What keeps a failure on this side.
-
-    Example:
-        >>> collector = Collector(3600.0)
-        >>> collector.start()
-        >>> collector.stop()
-        True
-        >>> 0 < collector.latest["memory"]["process_rss_gb"]
-        True
-    """
-
-    _MAX_FAILURES = 10
-
-    def __init__(
-        self, interval_s: float = 10.0, *, sampler: SystemSampler | None = None, guard: Guard | None = None
-    ) -> None:
-        self._interval_s, self._sampler, self._guard = interval_s, sampler or SystemSampler(), guard or Guard()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._pid = 0
-
-    @property
-    def latest(self) -> dict[str, object] | None:
-        """The figures of the last sample, as `SystemMetrics.capture` shapes them; None before the first."""
-        return self._sampler.latest
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the thread lives, in this process: a forked child has none until it calls `start`."""
-        return self._thread is not None and self._pid == os.getpid() and self._thread.is_alive()
-
-    def start(self) -> None:
-        """Begin; when it runs already, nothing happens."""
-        if self.is_running:
-            return
-        self._stopping = threading.Event()  # a forked child must not wait on a lock that its parent held
-        self._pid = os.getpid()
-        self._thread = threading.Thread(target=self._collect, args=(self._stopping,), name="tracer-system", daemon=True)
-        self._thread.start()
-
-    def stop(self, timeout_s: float = 1.0) -> bool:
-        """Take a last sample and end.
-
-        Args:
-            timeout_s: The longest time to wait; a sample that hangs on a dead disk is left behind.
-
-        Returns:
-            Whether it has ended.
-        """
-        if not self.is_running or self._thread is None:
-            return True
-        self._stopping.set()
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def _collect(self, stopping: threading.Event) -> None:
-        """Sample until told to stop; a late sample does not shift those that follow."""
-        due, failures, ended = clock.monotonic(), 0, False
-        while failures < self._MAX_FAILURES:
-            failures += 1
-            with self._guard("sampling the system"):
-                self._sampler.sample()
-                failures = 0
-            if ended:
-                return
-            due = max(due + self._interval_s, clock.monotonic())
-            ended = clock.wait(stopping, due - clock.monotonic())
-
-
-def _flat(figures: dict[str, object]) -> Iterator[tuple[str, object]]:
-    """Yield the figures that make curves; what never changes is in the run's environment."""
-    for group, values in figures.items():
-        if isinstance(values, dict):
-            for name, value in values.items():
-                if isinstance(value, dict):  # a GPU: gpu_0 becomes gpu/0
-                    place = f"system/{group}/{name.removeprefix('gpu_')}"
-                    yield from (
-                        (f"{place}/{key}", figure) for key, figure in value.items() if isinstance(figure, _NUMBERS)
-                    )
-                elif isinstance(value, _NUMBERS) and name not in ("count", "total_gb"):
-                    yield f"system/{group}/{name}", value
-
-
-def _bytes_in(path: str, field: str = "") -> int | None:
-    """Return the number in a file of the kernel, or that behind a name in it; None where there is none."""
     try:
-        with open(path, encoding="ascii") as file:
-            words = file.read().split()
-    except OSError:
-        return None
-    word = words[words.index(field) + 1] if field in words else "" if field else next(iter(words), "")
-    return int(word) if word.isdigit() else None
+        from tracer.capture.psutil_machine import Machine
+    except ImportError:
+        if not os.path.exists("/proc/stat"):
+            message = "The system can only be sampled with psutil here. Install it: pip install psutil"
+            raise MissingDependency(message) from None
+        return ProcMachine()
+    return Machine()
 
 
-def _descendants(pid: int) -> Iterator[int]:
-    """Yield the processes below one; asks the kernel for children instead of reading every process of the machine."""
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return
-    for thread in threads:
-        try:
-            with open(f"/proc/{pid}/task/{thread}/children", encoding="ascii") as file:
-                children = [int(word) for word in file.read().split()]
-        except OSError:  # the thread has ended
-            continue
-        for child in children:
-            yield child
-            yield from _descendants(child)
+def _known(figures: dict[str, object]) -> dict[str, object]:
+    """Return the figures that the system has told."""
+    return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def _rss(pid: int) -> int:
-    """Return the resident memory of a process, 0 once it is gone."""
-    try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
-        return 0
+def _existing(folder: str) -> str:
+    """Return the nearest folder that exists: a store may not be there yet."""
+    while not os.path.exists(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder)
+    return folder
 
 
-__all__ = ["Collector", "SystemMetrics", "SystemSampler"]
+def _fullness(folder: str, prefix: str) -> dict[str, object]:
+    """Return how full a disk is, for those who are not the administrator."""
+    usage = shutil.disk_usage(folder)
+    return {f"{prefix}free_gb": usage.free / _GB, f"{prefix}percent": 100 * usage.used / (usage.used + usage.free)}
+
+
+__all__ = ["SystemMetrics", "machine"]

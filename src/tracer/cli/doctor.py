@@ -48,7 +48,7 @@ def examine(storage: str, show: Show) -> None:
     Versions, other distributions that own our names, settings in the environment, file system, disk, limits, clocks,
     and the store itself. `tracer fsck` goes further and checks every byte.
     """
-    lines = [*_python(), *_packages(), *_native(), *_collisions(), *_settings()]
+    lines = [*_python(), *_packages(), *_native(), *_collisions(), *_settings(), *_carriers(), *_patches()]
     lines += [*_limits(), *_place(storage), *_store(storage)]
     wrong = [line for line in lines if line.verdict == WRONG]
     show(
@@ -147,9 +147,10 @@ def _settings() -> Iterator[Line]:
     """Look for settings in the environment that nobody reads."""
     import difflib
 
+    from tracer.activation.variables import PUBLIC
     from tracer.config import SETTINGS
 
-    known = {name for row in SETTINGS for name in row.env} | {"TRACER_CONFIG", "TRACER_NATIVE"}
+    known = {name for row in SETTINGS for name in row.env} | {"TRACER_CONFIG", "TRACER_NATIVE", *PUBLIC}
     for name in sorted(os.environ):
         if name.startswith("TRACER_") and not name.startswith("TRACER_FLIGHT_") and name not in known:
             near = difflib.get_close_matches(name, known, n=1)
@@ -159,6 +160,51 @@ def _settings() -> Iterator[Line]:
                 f"{name} is set, and no setting has that name",
                 f"Did you mean {near[0]}?" if near else "",
             )
+
+
+def _carriers() -> Iterator[Line]:
+    """Look for what brings capture into this Python and into those that it starts."""
+    from tracer.activation.carriers import carriers
+    from tracer.activation.variables import AUTO, is_set
+
+    found = {carrier.name: carrier for carrier in carriers()}
+    if not found["sitecustomize"].is_there:
+        place = found["sitecustomize"].place
+        yield Line(WRONG, "capture", f"{place} is missing", f"pip install --force-reinstall {_OURS}")
+    elif found["tracer.pth"].is_there:
+        yield Line(GOOD, "capture", "carried by PYTHONPATH from `tracer run`, and by tracer.pth in this environment")
+    else:
+        yield Line(
+            NOTE,
+            "capture",
+            "carried by PYTHONPATH from `tracer run`; there is no tracer.pth in this environment",
+            "TRACER_AUTO=1 without `tracer run`, and python -I, need it: install Tracer here with pip.",
+        )
+    if is_set(os.environ.get(AUTO)):
+        yield Line(NOTE, "capture", f"{AUTO} is set: every Python started from here is listened to")
+
+
+def _patches() -> Iterator[Line]:
+    """Look at each place in a framework where capture would listen, or does."""
+    from tracer.capture.frameworks import AUTO, chosen
+    from tracer.capture.patching import ACTIVE, REFUSED, patches
+
+    for name in chosen([AUTO]):
+        rows = [row for row in patches.report([name]) if row.version is not None]
+        for package in dict.fromkeys(row.package for row in rows):
+            ours = [row for row in rows if row.package == package]
+            states = ", ".join(dict.fromkeys(row.state for row in ours))
+            heard = f", {sum(row.events for row in ours)} heard" if any(row.state == ACTIVE for row in ours) else ""
+            first = ours[0]
+            fact = f"{package} {first.version}: {len(ours)} place{'s' if len(ours) > 1 else ''}, {states}{heard}"
+            refused = [f"{row.attribute}: {row.why}" for row in ours if row.state == REFUSED]
+            if refused:
+                yield Line(WRONG, name, f"{fact}; {'; '.join(refused)}", "Your program is unaffected; update Tracer.")
+            elif first.untested:
+                tested = " to ".join(first.tested)
+                yield Line(NOTE, name, f"{fact}; untested", f"Tested are {tested}; it is listened to all the same.")
+            else:
+                yield Line(GOOD, name, fact)
 
 
 def _limits() -> Iterator[Line]:

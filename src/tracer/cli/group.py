@@ -18,16 +18,19 @@ from tracer.errors import CommandError, MissingDependency, RunNotFound, StoreErr
 
 #: Name → (module, function, sentence). The order is that of the help page.
 COMMANDS = {
+    "run": ("tracer.cli.run", "run_program", "Start a program and record it, with no change to it."),
     "list": ("tracer.cli.list", "list_runs", "Show the runs of a store: filter, sort, choose columns."),
     "show": ("tracer.cli.show", "show_run", "Show one run: status, parameters, metrics; live with --follow."),
     "compare": ("tracer.cli.compare", "compare_runs", "Show what differs between runs, and where their curves part."),
     "anomalies": ("tracer.cli.anomalies", "show_anomalies", "Show what went wrong in a run, and at which step."),
     "replay": ("tracer.cli.replay", "replay_capsule", "Run a step that went wrong again: where was the fault born?"),
     "capsule": ("tracer.cli.capsule", "capsule_group", "List, show, request and remove capsules of steps."),
+    "logs": ("tracer.cli.logs", "show_logs", "Show what a run printed and logged: filter it, or follow it."),
     "plot": ("tracer.cli.plot", "plot_metrics", "Draw metrics in the terminal, or save them to a file."),
     "layers": ("tracer.cli.layers", "show_layers", "Show statistics of layers: heat map, one layer, histograms."),
     "query": ("tracer.cli.query", "query_store", "Ask the store a question in SQL; reading only."),
     "export": ("tracer.cli.export", "export_runs", "Write runs to CSV, JSON, Parquet, or copy them whole."),
+    "artifacts": ("tracer.cli.artifacts", "artifacts_group", "List, show, fetch, compare and verify what runs kept."),
     "delete": ("tracer.cli.delete", "delete_runs", "Move runs to the trash, or free their disk space at once."),
     "restore": ("tracer.cli.restore", "restore_runs", "Bring runs back from the trash, or show what is in it."),
     "gc": ("tracer.cli.gc", "collect_garbage", "Show which runs are old; delete them with --apply."),

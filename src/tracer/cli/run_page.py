@@ -81,6 +81,7 @@ def header(run: RunRow) -> list[Block]:
         "group": run.group,
         "job type": run.job_type,
         "tags": ", ".join(run.tags),
+        "labels": ", ".join(f"{name}={value}" for name, value in run.labels.items()),
         "notes": run.notes,
     }
     ranks = f", {run.world_size} ranks" if run.world_size > 1 else ""

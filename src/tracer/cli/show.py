@@ -16,6 +16,7 @@ from tracer.analysis.differences import flatten
 from tracer.analysis.severities import gravest, rank
 from tracer.cli import completion
 from tracer.cli.capsules import capsules_of
+from tracer.cli.kept import kept_blocks, kept_record
 from tracer.cli.options import one_run, reading
 from tracer.cli.output import Rows, Show
 from tracer.cli.records import checkpoint_record, finding_record, metric_record, run_record
@@ -74,6 +75,9 @@ def show_run(
         "findings": [finding_record(row) for row in findings],
         "checkpoint_list": [checkpoint_record(row) for row in checkpoints],
         "settings": dict(found.settings),
+        "summary": dict(found.summary),
+        "labels": dict(found.labels),
+        "origins": dict(found.origins),
         "environment": dict(found.environment),
         "git": dict(found.git),
         "cost": dict(found.cost),
@@ -82,15 +86,18 @@ def show_run(
         "exit_code": found.exit_code,
         "expires": found.expires,
         "capsules": [os.path.basename(path) for path in capsules_of(store, found)],
+        **(kept_record(store, found) if show.as_json else {}),
     }
     show(
         {"run": document},
         blocks=lambda: [
             *header(found),
-            *_parameters(found, everything=everything),
+            *_values("Parameters", found.config, everything=everything),
             *metric_table(store, found, rows, show),
+            *_values("Summary", found.summary, everything=everything),
             *_findings(findings),
             *_capsules([os.path.basename(path) for path in capsules_of(store, found)], found.name),
+            *kept_blocks(store, found),
             *_surroundings(found),
             *_cost(found, store),
         ],
@@ -98,14 +105,14 @@ def show_run(
     )
 
 
-def _parameters(run: RunRow, *, everything: bool) -> list[Block]:
-    """Return what the user set."""
-    leaves = list(flatten(run.config).items())
+def _values(heading: str, values: Mapping[str, object], *, everything: bool) -> list[Block]:
+    """Return named values, the nested ones by their path: what the user set, what stood at the end."""
+    leaves = list(flatten(values).items())
     if not leaves:
         return []
     shown = leaves if everything else leaves[:_MOST_PARAMETERS]
     blocks: list[Block] = [
-        Heading("Parameters"),
+        Heading(heading),
         Pairs(tuple((clean(key), number(value) if isinstance(value, float) else full(value)) for key, value in shown)),
     ]
     if len(shown) < len(leaves):

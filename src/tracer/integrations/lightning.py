@@ -8,21 +8,20 @@ completed then; importing this module loads neither.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Self
 
+from tracer.capture.lightning import listen_by_hand
+from tracer.capture.lightning_bases import as_sent, completed, loaded_bases
+from tracer.capture.lightning_callback import TrainerListener, follow, is_followed, unfollow
+from tracer.capture.lightning_trainer import Fresh, hyperparameters, is_accumulating, logged_step
 from tracer.integrations.session import Session
 from tracer.plugins import needs
 
-#: What holds each name's `Callback`.
-_MODULES = ("lightning.pytorch.callbacks", "pytorch_lightning.callbacks")
 
-
-class LightningCallback:
+class LightningCallback(TrainerListener):
     """Records what a Lightning module logs, every step of it, whatever `log_every_n_steps` says.
 
     Steps are the trainer's global step: those of the optimizers. The run begins and ends with `fit()`; a run that the
@@ -32,6 +31,7 @@ class LightningCallback:
         project: Project of the run.
         run_name: Name of the run; made from date and host when absent.
         checkpoint_interval: Optimizer steps between two checkpoints.
+        capture_every_step: False: record what the trainer tells its loggers, when and at the steps it tells them.
         **kwargs: Further arguments of `tracer.init`, such as `tags`, `storage_path` or `gradient_layers`.
 
     Raises:
@@ -42,49 +42,68 @@ class LightningCallback:
         >>> trainer.fit(model)  # doctest: +SKIP
     """
 
+    by_hand = True
+
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Self:
         """Make an instance of this class and of the framework's `Callback`."""
         incomplete: Any = cls
-        completed: type[Self] = _completed(incomplete, _frameworks())
-        return object.__new__(completed)
+        completed_class: type[Self] = completed(incomplete, bases("callbacks", "Callback", "LightningCallback"))
+        return object.__new__(completed_class)
 
     def __init__(
         self,
         project: str,
         run_name: str | None = None,
         checkpoint_interval: int = 100,
+        *,
+        capture_every_step: bool = True,
         **kwargs: Any,
     ) -> None:
         self._session = Session(project, run_name, {"checkpoint_interval": checkpoint_interval, **kwargs})
-        self._seen: dict[str, Any] = {}
+        self._every_step = capture_every_step
+        self._fresh = Fresh()
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin the run; not in `setup`, where the loggers still decide on folders."""
-        hyperparameters = dict(getattr(pl_module, "hparams", {}))
-        hyperparameters.update(getattr(trainer.datamodule, "hparams", {}))
-        self._seen = {}
-        self._session.begin(pl_module, hyperparameters, trainer.global_step)
+        if not self.is_chosen(trainer):
+            return
+        self._fresh = Fresh()
+        self._session.begin(pl_module, hyperparameters(trainer, pl_module), self._step(trainer))
+        run = self._session.run
+        if run is not None:
+            run.when_finished.append(listen_by_hand())
+            if not self._every_step:
+                run.recorder.steps.ahead = 0  # loggers are given the number of steps that ended before
+        self._follow(trainer)
 
-    def on_train_batch_end(
-        self,
-        trainer: Any,
-        pl_module: Any,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Go on where a checkpoint ended: only now the trainer knows."""
+        run = self._session.run
+        if self.is_chosen(trainer) and run is not None and self._step(trainer) > run.step_count:
+            run.go_on_at(self._step(trainer))
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Record what this batch logged; where it ended an accumulation, the step ends too."""
+        if not self.is_chosen(trainer):
+            return
         self._log(trainer, {"epoch": trainer.current_epoch, **_learning_rates(trainer)})
-        self._session.advance(trainer.global_step)
+        ended = self._every_step or is_accumulating(trainer)
+        self._session.advance(self._step(trainer) + (not ended))
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Record the means of the epoch before, which are not known any earlier."""
         self._log(trainer)
 
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Listen to the trainer's loggers, where that is wanted."""
+        self._follow(trainer)
+
+    on_test_start = on_predict_start = on_validation_start
+
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Record the validation, unless it is the trial before the training."""
         if trainer.sanity_checking:
-            self._fresh(trainer.callback_metrics)
+            self._fresh.of(trainer.callback_metrics)
         else:
             self._log(trainer)
 
@@ -102,61 +121,50 @@ class LightningCallback:
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Finish the run as failed."""
+        unfollow(trainer)
         self._session.end(exception)
 
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Leave the trainer as it was."""
+        unfollow(trainer)
+
+    def _step(self, trainer: Any) -> int:
+        """Return the trainer's step: that of the optimizers, or the one that loggers are given."""
+        return int(trainer.global_step) if self._every_step else logged_step(trainer)
+
+    def _follow(self, trainer: Any) -> None:
+        """Listen to what the loggers are told; what comes after the training reopens the run."""
+        if not self._every_step and self.is_chosen(trainer):
+            follow(trainer, self._session.log)
+
     def _log(self, trainer: Any, beside: Mapping[str, object] | None = None) -> None:
-        """Record what was logged since the last time, and something beside it."""
-        fresh = self._fresh(trainer.callback_metrics)
+        """Record what was logged since the last time, and something beside it; not what a logger of ours is told."""
+        if not self.is_chosen(trainer) or is_followed(trainer) or not self._every_step:
+            return
+        fresh = self._fresh.of(trainer.callback_metrics)
         if trainer.is_global_zero:
             self._session.log({**fresh, **(beside or {})}, trainer.global_step)
 
-    def _fresh(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the metrics that were logged since the last time.
-
-        The trainer repeats old values for ever: those of the last validation in every batch. A value that was logged
-        anew lies elsewhere in memory; the old one is kept, so that its place is not used again.
-        """
-        fresh = {name: value for name, value in metrics.items() if not _is_same(value, self._seen.get(name))}
-        self._seen.update(fresh)
-        # Logged for step and epoch, a metric comes under its own name too, now as this and now as that.
-        return {name: value for name, value in fresh.items() if not {f"{name}_step", f"{name}_epoch"} & metrics.keys()}
-
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel as the class that has a name; the other is completed again over there."""
-        return _remade, (getattr(type(self), "_completes", type(self)), dict(self.__dict__, _seen={}))
+        return as_sent(self, dict(self.__dict__, _fresh=Fresh()))
 
 
-def _frameworks() -> tuple[type, ...]:
-    """Return the `Callback` of each package that the program has loaded; that of the installed one if none is."""
-    loaded = [sys.modules[module] for module in _MODULES if module in sys.modules]
+def bases(room: str, name: str, purpose: str) -> tuple[type, ...]:
+    """Return the base class of each package that the program has loaded; that of the installed one if none is.
+
+    Args:
+        room: The module below the package: `callbacks` or `loggers`.
+        name: The class there.
+        purpose: What of ours needs it, for the message where no package is installed.
+    """
+    loaded = loaded_bases(room, name)
     if loaded:
-        return tuple(module.Callback for module in loaded)
-    with needs("lightning", extra="lightning", purpose="LightningCallback"):
+        return loaded
+    with needs("lightning", extra="lightning", purpose=purpose):
         if find_spec("lightning") is None and find_spec("pytorch_lightning") is not None:
-            return (import_module("pytorch_lightning.callbacks").Callback,)
-        return (import_module("lightning.pytorch.callbacks").Callback,)
-
-
-@cache
-def _completed(cls: Any, frameworks: tuple[type, ...]) -> Any:
-    """Return the class with the frameworks' base classes among its own."""
-    missing = [framework for framework in frameworks if not issubclass(cls, framework)]
-    if not missing:
-        return cls
-    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__, "_completes": cls}
-    return type(cls.__name__, (cls, *missing), names)
-
-
-def _remade(cls: type[LightningCallback], state: dict[str, Any]) -> LightningCallback:
-    """Make a callback again from what `__reduce__` gave."""
-    callback = cls.__new__(cls)
-    callback.__dict__.update(state)
-    return callback
-
-
-def _is_same(value: Any, seen: Any) -> bool:
-    """Tell whether a value lies where the seen one lies; the device is not waited for."""
-    return seen is not None and value.data_ptr() == seen.data_ptr()
+            return (getattr(import_module(f"pytorch_lightning.{room}"), name),)
+        return (getattr(import_module(f"lightning.pytorch.{room}"), name),)
 
 
 def _learning_rates(trainer: Any) -> dict[str, float]:
@@ -167,4 +175,4 @@ def _learning_rates(trainer: Any) -> dict[str, float]:
 
 TracerCallback = LightningCallback
 
-__all__ = ["LightningCallback", "TracerCallback"]
+__all__ = ["LightningCallback", "TracerCallback", "bases"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from tracer import events, runfile
 from tracer.active import init
-from tracer.capture.redaction import Redactor
+from tracer.capture.hyperparameters import plain
 from tracer.run import Run
 from tracer.sink import Guard, emit
 from tracer.state import _state
@@ -53,7 +52,7 @@ class Session:
         """
         self._abandon()
         given = self.settings.get("config") or {}
-        config = {**_plain(config), **given}
+        config = {**plain(config), **given}
         active: Run | None = _state.tracer
         if active is None:
             rest = {name: value for name, value in self.settings.items() if name != "config"}
@@ -70,7 +69,7 @@ class Session:
         if step > run.step_count:
             run.go_on_at(step)
 
-    def log(self, values: Mapping[str, object], step: int) -> None:
+    def log(self, values: Mapping[str, object], step: int | None) -> None:
         """Record values; those that come after the training reopen its run for the moment."""
         if not values:
             return
@@ -110,7 +109,7 @@ class Session:
         self._run, self._owned = None, False
         atexit.unregister(self._abandon)
 
-    def _log_later(self, values: Mapping[str, object], step: int) -> None:
+    def _log_later(self, values: Mapping[str, object], step: int | None) -> None:
         """Record values of an evaluation outside of the training: in the active run, else in the one that ended."""
         with self._guard("recording metrics"):
             active = _state.tracer
@@ -129,13 +128,6 @@ class Session:
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Begin without a run."""
         self.__init__(state["project"], state["run_name"], state["settings"])  # type: ignore[misc]  # a fresh session
-
-
-def _plain(config: Mapping[str, object]) -> dict[str, Any]:
-    """Return hyperparameters as JSON holds them, without secrets."""
-    plain = json.loads(json.dumps(dict(config), default=str, skipkeys=True))
-    clean = Redactor().value(plain, "config")
-    return clean if isinstance(clean, dict) else {}
 
 
 __all__ = ["Session"]

@@ -1,19 +1,78 @@
-"""A callback for the Trainer of transformers: metrics at its global step, gradients at checkpoints."""
+"""A callback for the Trainer of transformers: metrics at its global step, gradients at checkpoints.
+
+Importing this module also makes `report_to="tracer"` known to transformers.
+"""
 
 # ruff: noqa: ANN401, ARG002 -- the framework decides what it hands over, and of what type
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from tracer import events
+from tracer.capture.patching import Hook
+from tracer.capture.transformers import PASSING_ON, mark
+from tracer.capture.transformers_reporter import ASKED, BY_HAND, ORIGIN, Listener, Reporter, described
+from tracer.config import Config
 from tracer.integrations.session import Session
 from tracer.plugins import needs
+from tracer.sink import emit
+from tracer.state import _state
 
 with needs("transformers", extra="hf", purpose="TransformersCallback"):
-    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers import TrainerCallback
+    from transformers.integrations import integration_utils
+
+#: What transformers calls a project when nobody named one.
+_NO_PROJECT = "huggingface"
 
 
-class TransformersCallback(TrainerCallback):
+class _Recording(Listener, TrainerCallback):
+    """A callback that begins and ends a run where none is active."""
+
+    _session: Session | None = None
+    _right = BY_HAND
+
+    def __init__(self) -> None:
+        self.reporter = Reporter(Hook("transformers.callback"), self._right, self._begin, self._tell)
+        for hook, name in zip(_MARKS, PASSING_ON.values(), strict=True):
+            with Hook.guard(f"marking the copies that {name} passes on"):  # another version may have no such place
+                mark(hook, integration_utils, name)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Finish the run."""
+        if self.reporter.end(state) and self._session is not None:
+            self._session.end()
+
+    def _begin(self, args: Any, state: Any, model: object, optimizer: object) -> None:
+        """Begin the run."""
+        parameters = described(args, model) if state.is_world_process_zero else {}
+        self._opened(args).begin(model, parameters, state.global_step)
+        emit(events.Training(ORIGIN, step=state.global_step))
+
+    def _tell(self, event: object) -> None:
+        """Record what the Trainer told; values of an evaluation after the training go to the run that ended."""
+        if isinstance(event, events.Scalars) and _state.tracer is None:
+            self._opened(None).log(event.values, event.step or 0)
+        else:
+            emit(event)
+
+    def _opened(self, args: Any) -> Session:
+        """Return what begins and ends runs; a callback that was only named learns of its run from the arguments."""
+        if self._session is None:
+            named = getattr(args, "project", None)
+            project = Config.load({}).project_name if named in (None, _NO_PROJECT) else str(named)
+            self._session = Session(project, getattr(args, "run_name", None), {})
+        return self._session
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Begin anew where it was sent to."""
+        self.__dict__.update(state)
+        self.reporter = Reporter(Hook("transformers.callback"), self._right, self._begin, self._tell)
+
+
+class TransformersCallback(_Recording):
     """Records what a `transformers.Trainer` reports.
 
     The run begins and ends with `train()`; a run that the program began itself is joined and left open. Values of an
@@ -37,40 +96,24 @@ class TransformersCallback(TrainerCallback):
         checkpoint_interval: int = 100,
         **kwargs: Any,
     ) -> None:
+        super().__init__()
         self._session = Session(project, run_name, {"checkpoint_interval": checkpoint_interval, **kwargs})
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
-    ) -> None:
-        """Begin the run."""
-        config = args.to_dict()  # type: ignore[no-untyped-call]
-        if hasattr(model, "config") and hasattr(model.config, "to_dict"):
-            config["model"] = model.config.to_dict()
-        self._session.begin(model, config, state.global_step)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """End a step: one of the optimizer, however many batches it accumulated."""
-        self._session.advance(state.global_step)
+class ReportTo(_Recording):
+    """What `report_to="tracer"` adds: the run is named as the training arguments say.
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Record what the Trainer reports: training, evaluation and summary values alike."""
-        if logs and state.is_world_process_zero:
-            self._session.log(logs, state.global_step)
+    The project is `TrainingArguments.project` where there is such a thing and somebody set it, else `TRACER_PROJECT`;
+    the name is `TrainingArguments.run_name`.
+    """
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Finish the run."""
-        self._session.end()
+    _right = ASKED
 
 
+#: While a callback of ours speaks, what transformers passes on to other trackers is a copy.
+_MARKS = [Hook(f"transformers.callback.{tracker}") for tracker in PASSING_ON]
+
+integration_utils.INTEGRATION_TO_CALLBACK["tracer"] = ReportTo
 TracerCallback = TransformersCallback
 
-__all__ = ["TracerCallback", "TransformersCallback"]
+__all__ = ["ReportTo", "TracerCallback", "TransformersCallback"]

@@ -9,8 +9,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+    from typing import Any
 
 import atexit
+import builtins
+import contextlib
 import os
 import sys
 import threading
@@ -39,6 +42,9 @@ class Endings:
         self._leaving: tuple[object, object] | None = None
         sys.excepthook = self._on_exception
         sys.exit = self._on_exit  # type: ignore[assignment]  # it ends in the original, which never returns
+        self._quitter, self._quit = _quitter()
+        if self._quitter is not None:
+            self._quitter.__call__ = self._quits = self._quitting()
         atexit.register(self._at_exit)
 
     def restore(self) -> None:
@@ -47,6 +53,8 @@ class Endings:
             sys.excepthook = self._hook
         if sys.exit == self._on_exit:
             sys.exit = self._exit
+        if self._quitter is not None and vars(self._quitter).get("__call__") is self._quits:
+            self._quitter.__call__ = self._quit
         atexit.unregister(self._at_exit)
 
     def _on_exception(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -56,12 +64,27 @@ class Endings:
                 self._failed(error)
             self._finish(FAILED, described(error), 1)
         self._hook(kind, error, trace)
+        if issubclass(kind, KeyboardInterrupt):
+            _remember_interrupt()
 
     def _on_exit(self, status: object = None, /) -> None:
         """Remember with what code the program asks to leave; it may still be caught."""
+        self._note(status)
+        self._exit(status)  # type: ignore[arg-type]  # handed on as it came
+
+    def _quitting(self) -> Callable[..., object]:
+        """Return what stands in for a call of `exit` or `quit`, which do not go by `sys.exit`."""
+
+        def leave(quitter: object, code: object = None) -> object:
+            self._note(code)
+            return self._quit(quitter, code)
+
+        return leave
+
+    def _note(self, status: object) -> None:
+        """Note a wish to leave the program."""
         if threading.current_thread() is threading.main_thread():  # elsewhere it ends a thread and no program
             self._leaving = (status, self._progress())
-        self._exit(status)  # type: ignore[arg-type]  # handed on as it came
 
     def _at_exit(self) -> None:
         """The program ends without `finish`."""
@@ -73,6 +96,21 @@ class Endings:
         else:
             code = status if isinstance(status, int) else 1
             self._finish(FAILED, f"sys.exit({status!r})"[:500], code)
+
+
+def _quitter() -> tuple[Any, Any]:
+    """Return the class of `exit` and `quit`, and what its call does; nothing where `site` has not made them."""
+    found = type(getattr(builtins, "exit", None))
+    return (found, vars(found)["__call__"]) if found.__name__ == "Quitter" else (None, None)
+
+
+def _remember_interrupt() -> None:
+    """Have Python still end by SIGINT, as it does when nobody catches Ctrl-C.
+
+    It forgets that as soon as any text is executed, by making a dataclass for example, and would exit with 1.
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        exec("raise KeyboardInterrupt")  # noqa: S102 -- only the execution of a text sets the interpreter's note
 
 
 def described(error: BaseException) -> str:

@@ -51,7 +51,9 @@ def job_key(environ: Mapping[str, str] | None = None) -> str:
         names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
         return " ".join(["slurm", *(environ.get(name, "0") for name in names)])
     # Ranks started by one launcher on one machine share its process; its start time tells two jobs apart.
-    parent = os.getppid()
+    # Lightning's first rank starts the others itself, and names no RANK.
+    starts_others = "RANK" not in environ and "NODE_RANK" in environ and environ.get("LOCAL_RANK") == "0"
+    parent = os.getpid() if starts_others else os.getppid()
     return f"launcher {socket.gethostname()} {parent} {clock.process_started(parent)} {environ.get('MASTER_PORT', '')}"
 
 

@@ -1,4 +1,7 @@
-"""How a run's folder comes to be: made, joined by another rank of the same job, or opened again."""
+"""How a run's folder comes to be: made, joined by another rank of the same job, or opened again.
+
+A run whose id was given beforehand, by `tracer run` or by `TRACER_RUN_ID`, is made by whoever comes first.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,11 @@ _MAX_LIVES = 10_000
 
 
 def open_run(
-    config: Config, place: Place, hyperparameters: Mapping[str, object], resume: tuple[str, dict[str, Any]] | None
+    config: Config,
+    place: Place,
+    hyperparameters: Mapping[str, object],
+    resume: tuple[str, dict[str, Any]] | None,
+    join: str | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Return the folder and the facts of the run that begins or goes on.
 
@@ -31,6 +38,7 @@ def open_run(
         place: Where this process stands in its job; a resumed run raises its attempt.
         hyperparameters: What the user calls the run's config.
         resume: Folder and facts of the run to continue.
+        join: The id of the run, where that was agreed on before.
 
     Raises:
         StoreError: The store cannot be written, or a newer Tracer wrote it.
@@ -39,6 +47,8 @@ def open_run(
         runfile.prepare_store(config.storage_path)
         if resume is not None:
             return _open_again(*resume, place, hyperparameters)
+        if join is not None:
+            return _join(config, place, hyperparameters, join)
         return _make_or_join(config, place, hyperparameters)
     except OSError as error:
         message = (
@@ -57,6 +67,21 @@ def _open_again(
     facts.update({**runfile.owner(), "attempt": place.attempt})
     facts.update(status=events.RUNNING, reason=None, ended=None, exit_code=None)
     runfile.replace(folder, facts)
+    return folder, facts
+
+
+def _join(config: Config, place: Place, hyperparameters: Mapping[str, object], uid: str) -> tuple[str, dict[str, Any]]:
+    """Take part in the run of this id: the first rank owns it from now on, and opens it again if it had ended."""
+    folder = os.path.join(config.storage_path, "runs", runfile.folder_name(uid))
+    os.makedirs(folder, exist_ok=True)
+    was_first = runfile.create(folder, _new_facts(uid, config, place, hyperparameters))
+    facts = runfile.read(folder)
+    if place.rank == 0 and not was_first:
+        if facts.get("status") != events.RUNNING or place.attempt > 1:
+            return _open_again(folder, facts, place, hyperparameters)
+        runfile.merge(facts, {"config": dict(hyperparameters)})
+        facts.update({**runfile.owner(), "attempt": place.attempt, "world_size": place.world_size})
+        runfile.replace(folder, facts)
     return folder, facts
 
 

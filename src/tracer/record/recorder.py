@@ -293,10 +293,19 @@ class Recorder(Household):
                         segment.fd
                     )  # the lock belongs to the open file: a child that kept it would keep a dead run alive
                     segment.fd = -1
+        self._close_inherited()
         self.pid, self.role, self.waiting = os.getpid(), "child", deque()
         self.mode = self.disk_mode
         if not self.closed:
             self._begin()
+
+    def _close_inherited(self) -> None:
+        """In a forked child: close the journal's files that another thread of the parent had just opened."""
+        with contextlib.suppress(OSError):  # no such folder: not Linux
+            for name in os.listdir("/proc/self/fd"):
+                with contextlib.suppress(OSError):
+                    if os.readlink(f"/proc/self/fd/{name}").startswith(self.journal_folder + os.sep):
+                        os.close(int(name))
 
 
 def _size(number: int) -> int:

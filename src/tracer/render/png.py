@@ -19,6 +19,8 @@ from tracer.render import glyphs
 from tracer.render.shapes import Band, Line, Picture, Point, Text
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
+#: Values per pixel → what a PNG calls that.
+_COLOUR_TYPES = {1: 0, 3: 2, 4: 6}
 _CAPITALS = 0.72
 _THIN, _BOLD = 0.095, 0.135
 
@@ -53,7 +55,7 @@ def to_png(picture: Picture, scale: float = 2.0) -> bytes:
             case Text():
                 width = shape.size * (_BOLD if shape.bold else _THIN)
                 _blend(canvas, _strokes((high, wide), _written(shape), width, scale), shape.colour, 1.0)
-    return _encoded(np.clip(np.rint(canvas), 0, 255).astype(np.uint8))
+    return pixels_to_png(np.clip(np.rint(canvas), 0, 255).astype(np.uint8))
 
 
 def _strokes(size: Size, lines: Sequence[Sequence[Point]], width: float, scale: float) -> Mask:
@@ -153,14 +155,32 @@ def _rgb(colour: str) -> NDArray[np.float32]:
     return np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)], dtype=np.float32)
 
 
-def _encoded(pixels: NDArray[np.uint8]) -> bytes:
-    """Return pixels as a PNG: every line with the filter 'up', which suits flat ground."""
-    high, wide, _ = pixels.shape
-    above = np.concatenate([np.zeros((1, wide, 3), dtype=np.uint8), pixels[:-1]])
-    lines = np.empty((high, 1 + 3 * wide), dtype=np.uint8)
+def pixels_to_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Return an array of bytes as a PNG: every line with the filter 'up', which suits flat ground.
+
+    Args:
+        pixels: Height and width; then 1, 3 or 4 values for grey, colour, colour with transparency.
+
+    Returns:
+        The bytes of the file.
+
+    Raises:
+        ValueError: It has another shape.
+
+    Example:
+        >>> pixels_to_png(np.zeros((2, 3), dtype=np.uint8))[1:4]
+        b'PNG'
+    """
+    shaped = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels  # noqa: PLR2004 -- grey without a third dimension
+    if shaped.ndim != 3 or shaped.shape[2] not in _COLOUR_TYPES:  # noqa: PLR2004 -- as above
+        message = f"A picture has the shape (height, width) or (height, width, 1, 3 or 4), not {pixels.shape}."
+        raise ValueError(message)
+    high, wide, depth = shaped.shape
+    above = np.concatenate([np.zeros((1, wide, depth), dtype=np.uint8), shaped[:-1]])
+    lines = np.empty((high, 1 + depth * wide), dtype=np.uint8)
     lines[:, 0] = 2
-    lines[:, 1:] = (pixels - above).reshape(high, -1)
-    header = struct.pack(">IIBBBBB", wide, high, 8, 2, 0, 0, 0)
+    lines[:, 1:] = (shaped - above).reshape(high, -1)
+    header = struct.pack(">IIBBBBB", wide, high, 8, _COLOUR_TYPES[depth], 0, 0, 0)
     return b"".join(
         [_SIGNATURE, _chunk(b"IHDR", header), _chunk(b"IDAT", zlib.compress(lines.tobytes(), 9)), _chunk(b"IEND", b"")]
     )
@@ -171,4 +191,4 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-__all__ = ["to_png"]
+__all__ = ["pixels_to_png", "to_png"]

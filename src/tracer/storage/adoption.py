@@ -262,6 +262,7 @@ def _forget(catalog: Catalog, run: int, name: str) -> None:
         "axis",
         "finding",
         "tombstone",
+        "media",
     ):
         catalog.execute(f"DELETE FROM {table} WHERE run = ?", (run,))  # noqa: S608 -- our own names
     catalog.execute("DELETE FROM segment WHERE path > ? AND path < ?", (f"runs/{name}/", f"runs/{name}0"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tracer import clock
 from tracer.errors import JournalCorrupt, StoreError
-from tracer.storage import adoption, catalog, duck, index, rebuild, tails
+from tracer.storage import adoption, artifact_check, catalog, duck, index, rebuild, tails
 from tracer.storage import folder as folders
 from tracer.storage.contents import Contents
 from tracer.storage.fold import fold_run, is_finished, settle
@@ -86,6 +86,7 @@ def _check_run(store: Ground, name: str) -> tuple[list[Problem], int, int]:
         if fact:
             problems.append(Problem(path, fact, _ASIDE))
     problems += _registration_problems(store.catalog, store.base, name, row[0], set(contents.footers))
+    problems += artifact_check.problems_of(store, facts["id"], folder)
     size = sum(os.stat(path).st_size for path in there.values() if os.path.exists(path))
     return problems, 1 + len(there), size
 
@@ -144,6 +145,7 @@ def _repair(store: Ground, name: str, problems: list[Problem]) -> list[Problem]:
     if uid is None:
         return problems
     with store.writing() as writer:
+        artifact_check.mend(os.path.join(store.base, "runs", name), problems)
         adoption.register_run(writer, store.base, uid)
         fold_run(store, uid)
         settle(store, [uid])

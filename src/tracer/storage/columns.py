@@ -468,7 +468,7 @@ _KNOWN = frozenset(
     {
         journal.Kind.LOG, journal.Kind.SAMPLES, journal.Kind.CHECKPOINT, journal.Kind.FINDING, journal.Kind.METADATA,
         journal.Kind.TOMBSTONE, journal.Kind.DROPPED, journal.Kind.END, journal.Kind.FILLER, journal.Kind.HEARTBEAT,
-        journal.Kind.CLOCK,
+        journal.Kind.CLOCK, journal.Kind.MEDIA,
     }
 )  # fmt: skip
 

@@ -280,7 +280,8 @@ def _write_folder(source: _Source, part: str) -> None:
 def _write_tar(source: _Source, part: str) -> None:
     """Pack the run folders into one file."""
     packing = _PACKED.get(os.path.splitext(part.removesuffix(".part"))[1].lower(), "")
-    with tarfile.open(part, f"w:{packing}") as archive:  # type: ignore[call-overload]  # the mode is built
+    # Contents that two runs share by a hard link are packed with each: a run can be unpacked alone.
+    with tarfile.open(part, f"w:{packing}", dereference=True) as archive:  # type: ignore[call-overload]  # built
         for done, row in enumerate(source.rows):
             archive.add(_folded(source, row), arcname=row.folder)
             source.progress(done + 1, len(source.rows))

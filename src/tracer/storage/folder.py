@@ -113,4 +113,28 @@ def size_bytes(folder: str) -> int:
     return total
 
 
-__all__ = ["FAMILIES", "Facts", "journal_mark", "modified_ns", "read_facts", "size_bytes", "sync_folder", "write_json"]
+def owned_bytes(folder: str) -> int:
+    """Return what becomes free when a folder is removed: files that others hold by hard links do not."""
+    links: dict[tuple[int, int], int] = {}
+    total = 0
+    for place, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(OSError):
+                state = os.lstat(os.path.join(place, name))
+                key = (state.st_dev, state.st_ino)
+                links[key] = links.get(key, 0) + 1
+                total += state.st_blocks * 512 if links[key] == state.st_nlink else 0
+    return total
+
+
+__all__ = [
+    "FAMILIES",
+    "Facts",
+    "journal_mark",
+    "modified_ns",
+    "owned_bytes",
+    "read_facts",
+    "size_bytes",
+    "sync_folder",
+    "write_json",
+]

@@ -132,6 +132,9 @@ def run_row(columns: Mapping[str, Any]) -> RunRow:
         exit_code=facts["exit_code"] if isinstance(facts.get("exit_code"), int) else None,
         goals=_object(facts.get("goals")),
         units=_object(facts.get("units")),
+        summary=_object(facts.get("summary")),
+        labels=_object(facts.get("labels")),
+        origins=_object(facts.get("origins")),
     )
 
 

@@ -91,6 +91,9 @@ def log_rows(record: journal.Record, tail: Tail) -> Iterator[LogRow]:  # noqa: C
         yield LogRow(time, at, rank, "tombstone", None, str(said.get("pattern", "*")), None, None)
     elif record.schema == kind.SAMPLES:
         yield LogRow(time, step, rank, "samples", None, clean_text(str(said.get("path", ""))), None, _text(said))
+    elif record.schema == kind.MEDIA:
+        shown = _optional(said.get("caption") if said.get("text") is None else said["text"])
+        yield LogRow(time, step, rank, "media", None, _optional(said.get("name")), shown, _text(said))
     elif record.schema == kind.DROPPED:
         yield LogRow(time, step, rank, "dropped", None, None, None, _text(said))
     elif record.schema == kind.LOG:

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable
 
 from tracer.errors import SchemaTooNew, StoreError
-from tracer.storage.tables import LAYER_PARTS, TABLES
+from tracer.storage.tables import ARTIFACTS, LAYER_PARTS, TABLES
 
 #: "TRAC": lets `file` and ourselves tell the catalog from any other SQLite file.
 APPLICATION_ID = 0x54524143
@@ -30,7 +30,13 @@ def _layer_parts(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_tables, _layer_parts)
+def _artifacts(connection: sqlite3.Connection) -> None:
+    """Take in artifacts; what runs have of them is read when somebody asks."""
+    for statement in _statements(ARTIFACTS):
+        connection.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_tables, _layer_parts, _artifacts)
 
 
 def version(connection: sqlite3.Connection) -> int:

@@ -72,6 +72,11 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT(uid) DO UPDATE SET last_step = excluded.last_step, severity = excluded.severity, details = excluded.details
   WHERE excluded.detected >= detected AND coalesce(excluded.last_step, excluded.step) >= coalesce(last_step, step)
 """
+_MEDIA = """
+INSERT INTO media(run, name, kind, n, first_step, last_step) VALUES (?, ?, ?, 1, ?, ?)
+ON CONFLICT(run, name, kind) DO UPDATE SET n = n + 1, first_step = min(first_step, excluded.first_step),
+  last_step = max(last_step, excluded.last_step)
+"""
 Overviews = list[tuple[str, int, tuple[int, int, int, int, bytes]]]
 
 
@@ -174,6 +179,9 @@ def apply_logs(catalog: Catalog, run: int, uid: str, rows: Sequence[LogRow], ord
                 'INSERT INTO tombstone(run, "order", step, pattern) VALUES (?, ?, ?, ?)',
                 (run, order, row.step, row.name),
             )
+        elif row.kind == "media":
+            kind = str(row.object().get("kind", ""))
+            catalog.execute(_MEDIA, (run, row.name or "", kind, row.step, row.step))
         elif row.kind == "samples":
             catalog.execute(
                 "UPDATE checkpoint SET samples = ? WHERE run = ? AND step = ? AND samples IS NULL",

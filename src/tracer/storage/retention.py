@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from tracer import clock
 from tracer.errors import StoreError
-from tracer.storage.folder import size_bytes, sync_folder, write_json
+from tracer.storage.artifact_contents import sweep_pool
+from tracer.storage.artifact_copies import sweep_checkouts
+from tracer.storage.folder import owned_bytes, size_bytes, sync_folder, write_json
 from tracer.storage.values import Expired
 
 if TYPE_CHECKING:
@@ -59,7 +61,19 @@ KEPT_TAGS = frozenset({"keep", "pinned"})
 _DAY = 86_400_000_000
 _MARKER = "trashed.json"
 _GONE = ".gone-"
-_KINDS = ("journal", "points", "rollup", "layers", "histograms", "spans", "logs", "samples", "artifacts", "capsules")
+_KINDS = (
+    "journal",
+    "points",
+    "rollup",
+    "layers",
+    "histograms",
+    "spans",
+    "logs",
+    "samples",
+    "artifacts",
+    "capsules",
+    "code",
+)
 
 Progress = Callable[[int, int], None]
 
@@ -363,8 +377,11 @@ def _finish_purge(catalog: Catalog, gone: str, folder: str) -> int:
         catalog.execute("DELETE FROM run WHERE folder = ? AND trashed IS NOT NULL", (folder,))
     freed = 0
     if os.path.isdir(gone):
-        freed = size_bytes(gone)
+        freed = owned_bytes(gone)
+        base = os.path.dirname(os.path.dirname(gone))
+        sweep_pool(base, gone)
         shutil.rmtree(gone)
+        sweep_checkouts(base)
         sync_folder(os.path.dirname(gone))
     _shrink(catalog)
     return freed

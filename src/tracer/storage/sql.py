@@ -19,6 +19,7 @@ import numpy as np
 from tracer.errors import StoreError
 from tracer.storage import duck, layer_parts, listing
 from tracer.storage import snapshot as snapshots
+from tracer.storage.artifact_catalog import all_records
 from tracer.storage.fold import try_fold
 from tracer.storage.index import Columns
 from tracer.storage.layer_points import TIMES
@@ -140,6 +141,7 @@ def _make_views(store: Ground, connection: duckdb.DuckDBPyConnection, text: str)
             "FROM finding f JOIN run r ON r.id = f.run WHERE r.trashed IS NULL"
         )
         snaps = [snapshots.take(catalog, store.base, row["uid"]) for row in runs]
+    _artifacts(store, connection)
     _runs(connection, runs)
     _table(connection, "params", {"run": str, "key": str, "num": float, "text": str}, params)
     numbers = dict.fromkeys(("rank", "n", "first_step", "last_step"), int)
@@ -174,6 +176,19 @@ def _runs(connection: duckdb.DuckDBPyConnection, runs: list[Columns]) -> None:
         for row in runs
     ]
     _table(connection, "runs", {**types, "config": str, "tags": str}, rows)
+
+
+def _artifacts(store: Ground, connection: duckdb.DuckDBPyConnection) -> None:
+    """Register the versions of artifacts that runs made (`output`) and used (`input`)."""
+    rows = [
+        (one.uid, one.record.project, one.record.name, one.record.version, one.record.type, one.record.direction,
+         one.record.digest, one.record.bytes, one.record.uri, json.dumps(dict(one.record.metadata)), one.record.created,
+         one.record.step, one.record.maker)
+        for one in all_records(store)
+    ]  # fmt: skip
+    texts = dict.fromkeys(("type", "direction", "digest"), str)
+    types = {"run": str, "project": str, "name": str, "version": int, **texts, "bytes": int, "uri": str}
+    _table(connection, "artifacts", {**types, "metadata": str, "created": int, "step": int, "maker": str}, rows)
 
 
 def _family(connection: duckdb.DuckDBPyConnection, family: str, snaps: list[Snapshot]) -> None:

@@ -41,7 +41,10 @@ from tracer.storage.values import (
 )
 
 if TYPE_CHECKING:
+    from tracer.storage.artifacts import Artifact
     from tracer.storage.listing import Condition
+    from tracer.storage.log_rows import LogRow
+    from tracer.storage.media import MediaRow, MediaSummary
 
 T = TypeVar("T")
 logger = logging.getLogger("tracer")
@@ -202,6 +205,34 @@ class Store(Ground):
         from tracer.storage import texts
 
         return self._healed(lambda: texts.texts(self, uid, metric))
+
+    def log_lines(
+        self,
+        uid: str,
+        *,
+        rank: int | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+        since: int | None = None,
+    ) -> list[LogRow]:
+        """Return what a run printed, logged and noted, in the order of time.
+
+        Args:
+            uid: The run.
+            rank: Only this rank's.
+            start: From this step on.
+            stop: Before this step.
+            since: From this time on, in microseconds.
+
+        Returns:
+            Rows of the kinds `line` (whose `name` is the stream), `log` (the logger) and `event`.
+
+        Example:
+            >>> [row.body for row in store.log_lines(uid) if row.name == "stderr"]  # doctest: +SKIP
+        """
+        from tracer.storage import log_lines
+
+        return self._healed(lambda: log_lines.log_lines(self, uid, rank=rank, start=start, stop=stop, since=since))
 
     def follow(self, uid: str, position: str | None = None, *, poll_s: float = 0.5) -> Iterator[Update]:
         """Yield what a run records from now on, until it ends; standard library.
@@ -391,7 +422,7 @@ class Store(Ground):
 
     def sql(self, text: str, limit: int | None = None) -> Table:
         """Answer a question in SQL, read-only; the views are
-        `runs params series points rollup layers histograms logs checkpoints findings`.
+        `runs params series points rollup layers histograms logs checkpoints findings artifacts`.
 
         Args:
             text: One `SELECT` or `EXPLAIN`, in DuckDB's dialect.
@@ -406,6 +437,106 @@ class Store(Ground):
         from tracer.storage import sql
 
         return self._healed(lambda: sql.query(self, text, limit))
+
+    # Artifacts and media, with the standard library where the run is folded.
+
+    def artifacts(
+        self,
+        uid: str | None = None,
+        *,
+        project: str | None = None,
+        name: str | None = None,
+        type: str | None = None,  # noqa: A002 -- what users call it
+        used: bool = False,
+    ) -> list[Artifact]:
+        """Return versions of artifacts, sorted by project, name and number.
+
+        Args:
+            uid: Only what this run made.
+            project: Only this project.
+            name: Only this name.
+            type: Only this type, such as `checkpoint`.
+            used: Return instead what runs used.
+
+        Example:
+            >>> [artifact.reference for artifact in store.artifacts(project="gpt")]  # doctest: +SKIP
+            ['model:v0', 'model:v1']
+        """
+        from tracer.storage import artifacts as room
+
+        direction = "input" if used else "output"
+        return self._healed(
+            lambda: room.artifacts(self, run=uid, project=project, name=name, type=type, direction=direction)
+        )
+
+    def artifact(self, reference: str, *, project: str | None = None) -> Artifact:
+        """Return the version that a reference or a SHA-256 means.
+
+        Args:
+            reference: `name`, `name:v3`, `name:alias`; `project/` or `run/` may stand before it.
+            project: Where a name is looked for first.
+
+        Raises:
+            StoreError: None answers to that, or several do.
+            ValueError: The reference cannot be read.
+
+        Example:
+            >>> store.artifact("model:latest").download("models")  # doctest: +SKIP
+        """
+        from tracer.storage import artifacts as room
+
+        return self._healed(lambda: room.find(self, reference, project=project))
+
+    def users_of(self, artifact: Artifact) -> list[Artifact]:
+        """Return what runs noted when they used a version; `run` and `run_name` say who.
+
+        Example:
+            >>> [one.run_name for one in store.users_of(store.artifact("model:v1"))]  # doctest: +SKIP
+        """
+        from tracer.storage import artifacts as room
+
+        return self._healed(lambda: room.users(self, artifact))
+
+    def media(
+        self, uid: str, name: str | None = None, *, kind: str | None = None, step: int | None = None
+    ) -> list[MediaRow]:
+        """Return the media of a run in the order of their steps.
+
+        Args:
+            uid: The run.
+            name: Only this name.
+            kind: Only this kind, such as `image`.
+            step: Only this step.
+
+        Example:
+            >>> [row.step for row in store.media(uid, "samples", kind="image")]  # doctest: +SKIP
+        """
+        from tracer.storage import media as room
+
+        return self._healed(lambda: room.media(self, uid, name, kind, step))
+
+    def media_summary(self, uid: str) -> list[MediaSummary]:
+        """Return what media a run has: names, kinds, how many, from which step to which; standard library.
+
+        Example:
+            >>> [(row.name, row.n) for row in store.media_summary(uid)]  # doctest: +SKIP
+        """
+        from tracer.storage import media as room
+
+        return self._healed(lambda: room.media_summary(self, uid))
+
+    def media_bytes(self, uid: str, row: MediaRow) -> bytes:
+        """Return the bytes of a piece of media, after they were compared with their SHA-256.
+
+        Raises:
+            StoreError: They are missing or damaged.
+
+        Example:
+            >>> store.media_bytes(uid, store.media(uid, kind="image")[-1])[:4]  # doctest: +SKIP
+        """
+        from tracer.storage import media as room
+
+        return room.media_bytes(self.run_folder(self.run(uid)), row)
 
     # Changing.
 

@@ -123,6 +123,24 @@ CREATE TABLE layer_part(id INTEGER PRIMARY KEY, segment INTEGER NOT NULL REFEREN
 CREATE INDEX layer_part_segment ON layer_part(segment, axis, stat, rank);
 """
 
+#: From the third version on: versions of artifacts that runs made (`output`) and used (`input`); `body` is the record
+#: as its file holds it, `mark` when the folder of a run's records changed last.
+ARTIFACTS = """
+DROP TABLE IF EXISTS artifact;
+DROP TABLE IF EXISTS artifact_mark;
+CREATE TABLE artifact(id INTEGER PRIMARY KEY, run INTEGER NOT NULL REFERENCES run(id) ON DELETE CASCADE,
+  project TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, type TEXT NOT NULL, direction TEXT NOT NULL,
+  digest TEXT, bytes INTEGER, uri TEXT, metadata TEXT NOT NULL, created INTEGER NOT NULL, body TEXT NOT NULL);
+CREATE INDEX artifact_run ON artifact(run);
+CREATE INDEX artifact_name ON artifact(project, name, version);
+CREATE INDEX artifact_digest ON artifact(digest);
+DROP TABLE IF EXISTS media;
+CREATE TABLE media(run INTEGER NOT NULL REFERENCES run(id) ON DELETE CASCADE, name TEXT NOT NULL, kind TEXT NOT NULL,
+  n INTEGER NOT NULL, first_step INTEGER NOT NULL, last_step INTEGER NOT NULL, PRIMARY KEY(run, name, kind))
+  WITHOUT ROWID;
+CREATE TABLE artifact_mark(run INTEGER PRIMARY KEY REFERENCES run(id) ON DELETE CASCADE, mark INTEGER NOT NULL);
+"""
+
 #: Overviews and JSON are read by key; the pages of the write-ahead log are given back when the maintainer is idle.
 SETTINGS = """
 PRAGMA page_size=8192;
@@ -130,4 +148,4 @@ PRAGMA auto_vacuum=INCREMENTAL;
 PRAGMA journal_mode=WAL;
 """
 
-__all__ = ["LAYER_PARTS", "SETTINGS", "TABLES"]
+__all__ = ["ARTIFACTS", "LAYER_PARTS", "SETTINGS", "TABLES"]

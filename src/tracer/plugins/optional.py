@@ -1,7 +1,4 @@
-"""Hooks and discovery: how an optional package is asked for.
-
-An optional package is imported in the function that needs it, inside `needs`, so that its absence names the remedy.
-"""
+"""How an optional package is asked for: it is imported in the function that needs it, inside `needs`."""
 
 from __future__ import annotations
 
@@ -22,6 +19,13 @@ def needs(package: str, *, extra: str, purpose: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] != package:
             raise  # it is installed but broken: its own message says more than ours
-        command = f"pip install 'ml-tracer[{extra}]'" if extra else f"pip install {package}"
-        message = f"{purpose} needs the {package} package, which is not installed. {command}"
-        raise MissingDependency(message) from None
+        raise missing(package, extra=extra, purpose=purpose) from None
+
+
+def missing(package: str, *, extra: str, purpose: str) -> MissingDependency:
+    """Return the error that names the command."""
+    command = f"pip install 'ml-tracer[{extra}]'" if extra else f"pip install {package}"
+    return MissingDependency(f"{purpose} needs the {package} package, which is not installed. {command}")
+
+
+__all__ = ["missing", "needs"]

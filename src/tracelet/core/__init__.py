@@ -1,0 +1,1 @@
+"""The deep paths of the Tracelet documents, such as `tracelet.core.plugins`."""

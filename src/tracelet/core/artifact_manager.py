@@ -1,0 +1,5 @@
+"""Artifacts in several places."""
+
+from tracer.experiment.artifacts import ArtifactManager
+
+__all__ = ["ArtifactManager"]

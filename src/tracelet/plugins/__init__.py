@@ -1,0 +1,1 @@
+"""A folder that is looked into for plugins; put files of your own into `~/.tracelet/plugins`."""
