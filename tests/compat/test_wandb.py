@@ -90,7 +90,7 @@ def test_arrays_become_pictures_that_others_read(given: object, tmp_path: Path) 
         pixels = np.asarray(picture)
     expected = np.asarray(given, dtype=np.float64)
     expected = expected * 255 if np.asarray(given).dtype.kind == "f" else expected
-    assert np.array_equal(pixels, expected.astype(np.uint8))
+    assert np.array_equal(pixels, np.rint(expected).astype(np.uint8))
 
 
 def test_a_tensor_with_colours_first_is_a_picture_too() -> None:

@@ -24,7 +24,7 @@ import threading
 
 from tracer import active, sink
 from tracer.activation.programs import at_first_line, program_of
-from tracer.activation.variables import AUTO, CAPTURE, COMMAND, RUN_ID, STORAGE, is_set
+from tracer.activation.variables import AUTO, CAPTURE, COMMAND, REPLACE, RUN_ID, STORAGE, is_set
 from tracer.capture.frameworks import AUTO as ALL
 from tracer.capture.frameworks import chosen
 from tracer.capture.patching import patches
@@ -54,6 +54,10 @@ class Automatic:
         """Put the hooks in, and wait for something to record."""
         os.environ.setdefault(CAPTURE, ALL)
         patches.start([*chosen(os.environ[CAPTURE].split(",")), "arguments"])
+        if is_set(os.environ.get(REPLACE)):
+            from tracer.activation.replacing import replace_trackers
+
+            replace_trackers()
         sink.begin_with(self.begin)
         active.automatic = self
         os.register_at_fork(before=self._before_fork, after_in_child=self._after_fork)

@@ -12,16 +12,14 @@ from typing import Any
 import numpy as np
 
 from tracer.capture.wandb_values import Medium
-from tracer.render.png import pixels_to_png
-
-_PIXELS = 255
+from tracer.render.encoding import encoded_picture
 
 
 class Image:
     """A picture: the path of a file, an array, a tensor, a PIL image or a matplotlib figure.
 
     Args:
-        data_or_path: The picture; arrays are (height, width), or with 3 or 4 colours last. Floats up to 1 are shares.
+        data_or_path: The picture; arrays are (height, width), or with 3 or 4 colours last; floats go from 0 to 1.
         caption: What stands below it.
         **_: What else theirs takes (masks, boxes, groups) is not kept.
 
@@ -207,28 +205,7 @@ def _picture(given: Any) -> tuple[bytes, str]:  # noqa: ANN401 -- as above
             return file.read(), os.path.splitext(os.fspath(given))[1]
     if isinstance(given, bytes):
         return given, ".png"
-    buffer = io.BytesIO()
-    if hasattr(given, "savefig"):
-        given.savefig(buffer, format="png")
-        return buffer.getvalue(), ".png"
-    if hasattr(given, "save"):
-        given.save(buffer, format="PNG")
-        return buffer.getvalue(), ".png"
-    return pixels_to_png(_pixels(given)), ".png"
-
-
-def _pixels(given: Any) -> Any:  # noqa: ANN401 -- as above
-    """Return an array of bytes: height, width, and colours where there are any."""
-    is_tensor = hasattr(given, "detach")
-    array = np.asarray(given.detach().cpu() if is_tensor else given)
-    if is_tensor and array.ndim == 3 and array.shape[0] in (1, 3, 4):  # noqa: PLR2004 -- torch puts the colours first
-        array = np.moveaxis(array, 0, -1)
-    if array.ndim not in (2, 3) or array.dtype.kind not in "biuf":
-        message = f"A picture is two- or three-dimensional numbers; this is {array.dtype} of shape {array.shape}."
-        raise TypeError(message)
-    if array.dtype.kind == "f" and array.size and np.nanmax(array) <= 1:
-        array = array * _PIXELS
-    return np.clip(np.nan_to_num(array), 0, _PIXELS).astype(np.uint8)
+    return encoded_picture(np.asarray(given) if isinstance(given, (list, tuple)) else given), ".png"
 
 
 def as_json(value: object) -> bytes:

@@ -78,11 +78,18 @@ def _encoded(value: Any) -> tuple[bytes | None, str, str | None, Mapping[str, ob
         return data, suffix, _BY_ENDING.get(suffix), {}
     if isinstance(value, (Mapping, list)):
         return None, "", "table", value if isinstance(value, Mapping) else {"rows": value}
-    drawn = _drawn(value)
-    if drawn is not None:
-        return drawn, ".png", "image", {}
-    pixels = _pixels(value)
-    return pixels_to_png(pixels), ".png", "image", {"height": pixels.shape[0], "width": pixels.shape[1]}
+    picture = encoded_picture(value)
+    width, height = (int.from_bytes(picture[at : at + 4], "big") for at in (16, 20))  # where a PNG says it
+    return picture, ".png", "image", {"height": height, "width": width}
+
+
+def encoded_picture(value: Any) -> bytes:  # noqa: ANN401 -- a figure, a picture, pixels
+    """Return a figure of matplotlib, a picture of Pillow, or an array or tensor of pixels as a PNG.
+
+    Raises:
+        TypeError: It is none of these.
+    """
+    return _drawn(value) or pixels_to_png(_pixels(value))
 
 
 def _drawn(value: Any) -> bytes | None:  # noqa: ANN401 -- a figure, a picture
@@ -118,4 +125,4 @@ def _pixels(value: Any) -> Any:  # noqa: ANN401 -- a tensor or an array
     return np.ascontiguousarray(np.clip(array, 0, 255).astype(np.uint8))
 
 
-__all__ = ["media_event"]
+__all__ = ["encoded_picture", "media_event"]
