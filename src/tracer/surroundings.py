@@ -90,8 +90,11 @@ class Surroundings:
             self._collector.start()
 
     def follow(self, config: Config) -> None:
-        """Take settings that a program gives to a run which was begun for it: output may be asked for later."""
+        """Take settings that a program gives to a run which was begun for it: what it does not want ends."""
         self._config = config
+        if not config.track_system_metrics and self._collector is not None:
+            self._collector.stop(0.0)
+            self._collector = None
         if self._recorder.place.rank == 0 and config.track_output != "off" and self._output is None:
             with self._guard("listening to output"):
                 self._listen_to_output()
