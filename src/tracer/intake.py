@@ -70,7 +70,7 @@ class Intake:
     """
 
     def __init__(self, run: Ground) -> None:
-        self._run, self._recorder = run, run.recorder
+        self._run, self._recorder, self._here = run, run.recorder, run.recorder.here
         self._known: set[str] = set()  # metrics of which it stands where they come from
         self._led_by = ""  # whose steps are counted
         self._counted = run.recorder.steps.step
@@ -95,7 +95,11 @@ class Intake:
         """Record an event; one that comes after the end is forgotten."""
         if self._recorder.closed:
             return
-        self._takes.get(type(event), self._run.observers.take)(event)  # the rest are rows of a batch
+        taken = self._takes.get(type(event))
+        if taken is not None:
+            taken(event)
+        else:
+            self._run.observers.take(event)  # the rows of a batch
 
     def stop(self) -> None:
         """Finish what is written on threads of their own, within a bound."""
@@ -114,7 +118,10 @@ class Intake:
 
     def _scalars(self, event: events.Scalars) -> None:
         """Record values of metrics, and once who said them if it was not the program itself."""
-        writer = self._recorder.writer()
+        try:
+            writer = self._here.writer
+        except AttributeError:
+            writer = self._recorder.writer()
         if event.time is None:
             writer.log(event.values, event.step)
         else:

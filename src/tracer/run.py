@@ -387,7 +387,7 @@ class Run(Keeping):
         self._recorder.upkeep.each_second.append(self._save_if_changed)
         if self.config.maintain == "companion" and self._place.rank == 0 and self._recorder.mode == "mapped":
             self._recorder.upkeep.each_second.append(self._companion.look)
-        sink.listen(self.take)
+        sink.listen(self._intake.take)
         self._surroundings.start()
         self._watched = self._watch_folders()
         self._recorder.writer()  # the first segment names this process: from now on its death is noticed
