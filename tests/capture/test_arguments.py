@@ -39,7 +39,7 @@ def told(program: str, *arguments: str) -> tuple[dict[str, object], dict[str, ob
 
 def facts(program: str, *arguments: str, env: dict[str, str] | None = None) -> dict[str, object]:
     """Return what is known of the run that a program records."""
-    run(program, *arguments, env=env)
+    run(program, *arguments, env={"TRACER_TRACK_ARGUMENTS": "1", **(env or {})})
     (path,) = Path(".tracer/runs").glob("*/run.json")
     found: dict[str, object] = json.loads(path.read_text())
     return found
@@ -268,5 +268,5 @@ def test_everything_is_put_back_when_the_run_ends() -> None:
             assert argparse.ArgumentParser.parse_known_args is not before
         assert argparse.ArgumentParser.parse_known_args is before
         """,
-        env=CALM,
+        env={**CALM, "TRACER_TRACK_ARGUMENTS": "1"},
     )

@@ -38,10 +38,14 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
+#: A run that records nothing by itself but its code.
+WITH_CODE = {**CALM, "TRACER_TRACK_CODE": "1"}
+
+
 def record(folder: Path, *arguments: str, env: dict[str, str] | None = None) -> tuple[Path, dict[str, object]]:
     """Run the program and return the run's folder and facts."""
     command = [sys.executable, *(arguments or ("train.py",))]
-    subprocess.run(command, cwd=folder, check=True, env={**os.environ, **CALM, **(env or {})})
+    subprocess.run(command, cwd=folder, check=True, env={**os.environ, **WITH_CODE, **(env or {})})
     (run,) = (folder / ".tracer" / "runs").iterdir()
     return run, json.loads((run / "run.json").read_text())
 
@@ -116,7 +120,7 @@ shell.run_cell("import tracer; r = tracer.init(project='demo', quiet=True)", sto
 shell.run_cell("r.log({'loss': 1.0}); width = 3", store_history=True)
 shell.run_cell("r.finish()", store_history=True)
 """
-    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, **CALM})
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, **WITH_CODE})
 
     (cells,) = Path(".tracer/runs").glob("*/code/files/cells.py")
     assert "# In [2]\nr.log({'loss': 1.0}); width = 3" in cells.read_text()

@@ -69,7 +69,7 @@ def test_a_folder_that_appears_later_is_watched(found: list[str]) -> None:
 
 
 def test_a_run_keeps_what_a_program_wrote_there_until_its_end() -> None:
-    with tracer.init(project="gpt", artifact_folders=["results"], track_code=False, **CALMLY) as run:  # type: ignore[arg-type]
+    with tracer.init(project="gpt", artifact_folders=["results"], **CALMLY) as run:  # type: ignore[arg-type]
         Path("results").mkdir()
         Path("results/table.csv").write_text("a,b\n")
 

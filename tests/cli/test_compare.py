@@ -178,6 +178,7 @@ def test_one_run_cannot_be_compared(ask: Ask, two: tuple[str, str]) -> None:
 
 
 def test_code_and_environment_are_compared(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # some frameworks set it in their process
     code = tmp_path / "code"
     code.mkdir()
     program = code / "train.py"

@@ -21,6 +21,8 @@ CALM = {
     "TRACER_TRACK_GIT": "0",
     "TRACER_TRACK_ENVIRONMENT": "0",
     "TRACER_TRACK_SYSTEM_METRICS": "0",
+    "TRACER_TRACK_ARGUMENTS": "0",
+    "TRACER_TRACK_CODE": "0",
     "TRACER_MAINTAIN": "off",
     "TRACER_QUIET": "1",
     "OMP_NUM_THREADS": "1",
@@ -30,6 +32,8 @@ CALMLY = {
     "track_git": False,
     "track_environment": False,
     "track_system_metrics": False,
+    "track_arguments": False,
+    "track_code": False,
     "maintain": "off",
     "quiet": True,
 }

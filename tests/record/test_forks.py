@@ -345,8 +345,7 @@ def test_a_program_started_by_the_run_does_not_join_it(tmp_path: Path) -> None:
             code = "import tracer; tracer.log({'loss': 1.0})"
             done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
             assert "Tracer not initialized" in done.stderr, done.stderr
-        """,
-        env={"TRACER_TRACK_CODE": "0"},  # that is written by a thread of its own
+        """
     )
 
     assert rows(only_run(tmp_path / ".tracer")) == []

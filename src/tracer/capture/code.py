@@ -32,7 +32,8 @@ class CodeKeeper:
     """
 
     def __init__(self, folder: str, redactor: Redactor) -> None:
-        self._folder, self._redactor = os.path.join(folder, FOLDER, _FILES), redactor
+        self._run, self._redactor = folder, redactor
+        self._folder = os.path.join(folder, FOLDER, _FILES)
         self._program = program()
         self._root = _root(self._program.folder)
         self._installed = _installed()
@@ -124,9 +125,14 @@ class CodeKeeper:
         if is_others and not _holds(target, content):  # an earlier part of the run had another
             stem, suffix = os.path.splitext(name)
             target = os.path.join(self._folder, f"{stem}.{digest[:8]}{suffix}")
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        with open(target, "wb") as file:
-            file.write(content)
+        if not os.path.isdir(self._run):
+            return None  # somebody deleted the run: it must not come to life again
+        try:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            with open(target, "wb") as file:
+                file.write(content)
+        except OSError:  # a full disk says so itself, where values are recorded
+            return None
         self._files[name] = digest
         self._bytes += len(data)
         return digest
