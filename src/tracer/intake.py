@@ -193,9 +193,11 @@ class Intake:
     def _steps(self, event: events.Steps) -> None:
         """Bring the run's counter to the framework's, unless somebody else counts."""
         steps = self._recorder.steps
-        if event.origin == "pytorch" and (self._led_by != "pytorch" or steps.step != self._counted):
-            self._led_by = self._led_by if self._led_by != "pytorch" else events.USER
-            return
+        if event.origin == "pytorch":
+            if self._led_by == "pytorch" and steps.step != self._counted:
+                self._led_by = events.USER  # the program counts itself
+            if self._led_by != "pytorch":
+                return
         if event.step - steps.step > _MAX_CATCH_UP:
             self._run.go_on_at(event.step)
         while steps.step < event.step:

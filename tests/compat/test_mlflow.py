@@ -6,18 +6,16 @@ from pathlib import Path
 
 import pytest
 from journals import only_run
+from journals import series as points_of
 
 from tracer import runfile
 from tracer.compat import mlflow
 from tracer.errors import UsageError
-from tracer.storage import Store
 
 
 def series(name: str) -> list[tuple[int, float]]:
     """Return what was recorded of a metric."""
-    with Store.open(".tracer") as store:
-        found = store.series(only_run(Path(".tracer")).name, name)
-    return list(zip(map(int, found.step), map(float, found.value), strict=True))
+    return points_of(only_run(Path(".tracer")), name)
 
 
 def test_a_program_keeps_its_lines() -> None:

@@ -147,3 +147,12 @@ def _read_segment(data: bytes, header: journal.Header, ranges: list[tuple[int, i
                     yield Row(who, writer, header.number, record.step, record.time, values)
             elif record.schema not in (journal.Kind.FILLER, journal.Kind.AXIS, journal.Kind.LAYERS):
                 yield Said(who, record.schema, record.step, record.json())
+
+
+def series(folder: Path, name: str) -> list[tuple[int, float]]:
+    """Return step and value of all points of a metric, as the store reads them."""
+    from tracer.storage import Store
+
+    with Store.open(folder.parent.parent) as store:
+        found = store.series(folder.name, name)
+    return list(zip(map(int, found.step), map(float, found.value), strict=True))

@@ -4,13 +4,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from tracer import events
-from tracer.capture.redaction import Redactor
+from tracer.capture.hyperparameters import plain as as_json
 from tracer.config import Config
 from tracer.state import _state
 
@@ -62,9 +61,7 @@ def plain(parameters: Any) -> dict[str, Any]:
     """
     values = parameters if isinstance(parameters, Mapping) else vars(parameters)
     chosen = {str(name): value for name, value in values.items() if not str(name).startswith("_")}
-    read = json.loads(json.dumps(chosen, default=_described, skipkeys=True))
-    clean = Redactor().value(read, "config")
-    return clean if isinstance(clean, dict) else {}
+    return as_json(chosen, _described)
 
 
 def _described(value: object) -> object:

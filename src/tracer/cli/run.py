@@ -92,6 +92,7 @@ def run_program(  # noqa: PLR0913 -- one for each option
     SCRIPT.py and -m MODULE are run by this Python; anything else is a command, such as torchrun or a script of the
     shell. What it starts in turn belongs to the same run. Write -- before a command that begins with a dash.
     """
+    from tracer.activation import variables
     from tracer.activation.commands import command_of, start
     from tracer.capture.frameworks import chosen
 
@@ -106,11 +107,11 @@ def run_program(  # noqa: PLR0913 -- one for each option
     settings = {name: said for name, said in labels.items() if said}
     settings |= {"track_output": output, "capture": capture, **({"tags": list(tags)} if tags else {})}
     folder, environment = _prepared(settings, storage or ctx.find_root().obj, words)
-    environment |= {"TRACER_CAPTURE": capture, "TRACER_TRACK_OUTPUT": output}
+    environment |= {variables.CAPTURE: capture, variables.OUTPUT: output}
     if loss:
-        environment["TRACER_CAPTURE_RETURN"] = loss
+        environment[variables.RETURN] = loss
     if replace:
-        environment["TRACER_REPLACE"] = "1"
+        environment[variables.REPLACE] = "1"
     if quiet:
         environment["TRACER_QUIET"] = "1"
     start(command, environment, folder)

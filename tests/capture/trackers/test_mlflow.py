@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from journals import only_run
+from journals import only_run, series
 from programs import run as run_program
 
 from tracer import runfile
 from tracer.capture.mlflow import Steps
-from tracer.storage import Store
 
 PRELUDE = """
 import os
@@ -67,13 +66,6 @@ def recorded(program: str) -> tuple[Path, dict[str, dict[str, dict[str, list[lis
     body = "".join(f"    {line}\n" for line in program.strip().splitlines())
     run_program(f"{PRELUDE}\nwith tracer.init(project='trackers', quiet=True):\n{body}    patches.stop()\n{THEIRS}")
     return only_run(Path(".tracer")), json.loads(Path("theirs.json").read_text(encoding="utf-8"))
-
-
-def series(folder: Path, name: str) -> list[tuple[int, float]]:
-    """Return what we recorded of a metric."""
-    with Store.open(".tracer") as store:
-        found = store.series(folder.name, name)
-    return list(zip(map(int, found.step), map(float, found.value), strict=True))
 
 
 @pytest.mark.slow

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from journals import only_run
+from journals import only_run, series
 from programs import run as run_program
 
 from tracer import runfile
 from tracer.capture.wandb_values import split
-from tracer.storage import Store
 
 PRELUDE = """
 import os
@@ -73,13 +72,6 @@ def values(history: dict[str, Any]) -> dict[str, Any]:
     """Return the values of one of their steps by name."""
     items = history.get("item", history)
     return items if isinstance(items, dict) else {one["key"]: json.loads(one["value_json"]) for one in items}
-
-
-def series(folder: Path, name: str) -> list[tuple[int, float]]:
-    """Return what we recorded of a metric."""
-    with Store.open(".tracer") as store:
-        found = store.series(folder.name, name)
-    return list(zip(map(int, found.step), map(float, found.value), strict=True))
 
 
 @pytest.mark.slow
