@@ -27,6 +27,13 @@ def schema_records(folder: Path) -> list[list[str]]:
     return declared
 
 
+def holds_nothing(path: Path) -> bool:
+    """Tell whether a segment has no record at all."""
+    data = path.read_bytes()
+    header = journal.Header.unpack(data)
+    return not list(journal.scan(data, header.first, header.end, header.generation))
+
+
 def test_a_key_tuple_is_declared_once(tmp_path: Path) -> None:
     with tracer.init(project="names", **CALMLY):
         for step in range(100):
@@ -45,7 +52,9 @@ def test_each_segment_declares_what_it_uses(tmp_path: Path) -> None:
 
     folder = only_run(tmp_path / ".tracer")
     assert len(segments(folder)) > 1
-    assert schema_records(folder) == [["a", "b"]] * len(segments(folder))
+    # A segment that was made ready too late is closed empty, so that the numbers have no gap: it declares nothing.
+    filled = [path for path in segments(folder) if not holds_nothing(path)]
+    assert schema_records(folder) == [["a", "b"]] * len(filled)
     assert [row.step for row in rows(folder)] == list(range(60_000))
 
 
