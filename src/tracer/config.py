@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 import os
+import re
 
 from tracer.errors import ConfigError
 
@@ -105,6 +106,21 @@ def _mapping(value: object) -> dict[str, object]:
     raise TypeError
 
 
+def _rules(value: object) -> list[dict[str, object]]:
+    """Read rules: dictionaries, or objects that say what they are."""
+    if not isinstance(value, (list, tuple)):
+        raise TypeError
+    return [_mapping(rule if isinstance(rule, dict) else _as_dict(rule)) for rule in value]
+
+
+def _as_dict(rule: object) -> object:
+    """Return a rule object as the dictionary that it stands for."""
+    told = getattr(rule, "as_dict", None)
+    if told is None:
+        raise TypeError
+    return told()
+
+
 def _action(value: object) -> object:
     """Take what shall be done; `reactions` reads it, and says what is wrong with it."""
     if value is None or not (callable(value) or isinstance(value, (str, list, tuple))):
@@ -114,12 +130,12 @@ def _action(value: object) -> object:
 
 _READERS: Mapping[str, Callable[[object], object]] = {
     "str": _text, "bool": _flag, "int": _whole, "float": _number, "list[str]": _names, "dict": _mapping,
-    "action": _action,
+    "action": _action, "rules": _rules,
 }  # fmt: skip
 _NAMED = {
     "str": "text", "bool": "yes or no", "int": "a whole number", "float": "a number",
     "list[str]": "a list of names", "dict": "a dictionary",
-    "action": "an action, a function, or a list of them",
+    "action": "an action, a function, or a list of them", "rules": "a list of rules",
 }  # fmt: skip
 
 SETTINGS = (
@@ -296,6 +312,43 @@ SETTINGS = (
         ),
     ),
     Setting("finish_timeout_s", "float", 10.0, minimum=0, help="Longest time that `finish` may take."),
+    Setting(
+        "backend",
+        "list[str]",
+        (),
+        env=("TRACER_BACKEND", "TRACELET_BACKEND"),
+        help="Other trackers that the run is mirrored to, such as `mlflow` or `wandb`; our own store always records.",
+    ),
+    Setting(
+        "backend_url",
+        "str",
+        None,
+        env=("TRACER_BACKEND_URL", "TRACELET_BACKEND_URL"),
+        help="Address of the back end, where one is asked for; else what its own client reads.",
+    ),
+    Setting("backend_options", "dict", (), help="Back end → what it is told: `{'mlflow': {'experiment_name': 'a'}}`."),
+    Setting("backend_rules", "rules", (), help="What goes to which back end: `Rule` objects or dictionaries."),
+    Setting(
+        "lane",
+        "str",
+        "process",
+        choices=("process", "thread"),
+        help="Where back ends are served: in a process beside the training, or in threads of it.",
+    ),
+    Setting(
+        "linger_s",
+        "float",
+        60.0,
+        minimum=0,
+        help="How long that process may go on after the run has ended; a batch scheduler's job is not held up at all.",
+    ),
+    Setting(
+        "spool_max_bytes",
+        "int",
+        1 << 30,
+        minimum=0,
+        help="How much of a run's journal is kept for a back end that is away; older values are sent from the store.",
+    ),
     Setting("quiet", "bool", False, help="Print nothing at start and end."),
     Setting(
         "strict", "bool", False, help="Raise internal errors instead of counting them; for tests of Tracer itself."
@@ -327,6 +380,10 @@ SETTINGS = (
     ),
 )
 _ROWS = {row.name: row for row in SETTINGS}
+#: What is shown of a back end's options: they may hold keys.
+_SET = "set"
+#: The user and password of an address, and what follows a question mark.
+_USER = re.compile(r"(?<=://)[^/@]*@|\?.*")
 #: What people write for a field: the file's keys are accepted as arguments too.
 _ALIASES = {row.file_key: row.name for row in SETTINGS}
 
@@ -381,6 +438,13 @@ class Config:
     journal: str
     maintain: str
     finish_timeout_s: float
+    backend: list[str]
+    backend_url: str | None
+    backend_options: dict[str, object]
+    backend_rules: list[dict[str, object]]
+    lane: str
+    linger_s: float
+    spool_max_bytes: int
     quiet: bool
     strict: bool
     custom_metrics: dict[str, object]
@@ -419,8 +483,10 @@ class Config:
         return cls(**found)  # type: ignore[arg-type]  # each value was read by its row
 
     def to_dict(self) -> dict[str, object]:
-        """Return every field, ready for JSON."""
+        """Return every field, ready for JSON; what may be secret is left out of the back ends' options."""
         values = {row.name: getattr(self, row.name) for row in SETTINGS}
+        values["backend_options"] = dict.fromkeys(sorted(self.backend_options), _SET)
+        values["backend_url"] = self.backend_url and _USER.sub("", self.backend_url)
         values["custom_metrics"] = {name: _shown(value) for name, value in self.custom_metrics.items()}
         values["on_anomaly"] = shown_action(self.on_anomaly)
         return values
