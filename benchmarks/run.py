@@ -30,6 +30,8 @@ SCRIPTS = (
     "finish",
     "store",
     "layers",
+    "mirrors",
+    "migration",
     "runs",
 )
 PAGE = BENCHMARKS.parent / "docs" / "performance.md"

@@ -25,7 +25,7 @@ _SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Examples?):$")
 
 def main(arguments: list[str]) -> int:
     """Write the pages, or with `--check` compare them; return the exit code."""
-    stale = [page for page in sorted(DOCS.glob("*.md")) if page.read_text(encoding="utf-8") != fresh(page)]
+    stale = [page for page in sorted(DOCS.rglob("*.md")) if page.read_text(encoding="utf-8") != fresh(page)]
     if "--check" in arguments:
         for page in stale:
             print(f"{page.relative_to(DOCS.parent)} is stale: run `make fix`.")
@@ -70,6 +70,30 @@ def commands_part() -> str:
         pages = list(pool.map(help_of, names))
     parts = [f"### tracer {name}\n\n```text\n{page.rstrip()}\n```\n" for name, page in zip(names, pages, strict=True)]
     return "\n" + "\n".join(parts) + "\n"
+
+
+# ------------------------------------------------------------------ back ends
+
+
+def backends_part() -> str:
+    """Return the table of back ends, and that of what each cannot hold."""
+    from tracer.backends import table
+
+    head = ["| back end | comes with | told by options | takes | read by `tracer import` |", "|---|---|---|---|---|"]
+    losses = ["| peer | what it cannot hold | what is done then |", "|---|---|---|"]
+    for name, known in table.ENTRIES.items():
+        extra = f"`pip install 'ml-tracer[{known.extra}]'`" if known.extra else "Tracer"
+        options = " ".join(f"`{option}`" for option in known.options) or "-"
+        kinds = "-"
+        if known.backend:
+            kept = table.class_of(known.backend)
+            kinds = ", ".join(sorted(kept.kinds - {"facts"}))
+            again = "" if kept.limits.repeatable else "a batch whose answer was lost may stand there twice"
+            rows = [*kept.limits.losses.items(), *([("a repeated batch", again)] if again else [])]
+            losses += [f"| {known.shown} | {lost} | {done} |" for lost, done in rows]
+        read = "yes" if known.source else "-"
+        head.append(f"| {known.shown}: `{name}` | {extra} | {options} | {kinds} | {read} |")
+    return "\n" + "\n".join(head) + "\n\n" + "\n".join(losses) + "\n\n"
 
 
 # ------------------------------------------------------------------ settings
@@ -220,6 +244,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "names": names_part,
     "errors": errors_part,
     "examples": examples_part,
+    "backends": backends_part,
 }
 
 if __name__ == "__main__":

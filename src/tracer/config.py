@@ -9,6 +9,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import Any
 
 import os
 import re
@@ -106,19 +107,11 @@ def _mapping(value: object) -> dict[str, object]:
     raise TypeError
 
 
-def _rules(value: object) -> list[dict[str, object]]:
-    """Read rules: dictionaries, or objects that say what they are."""
-    if not isinstance(value, (list, tuple)):
+def _rules(value: object) -> list[object]:
+    """Take rules: dictionaries or `Rule` objects; the room of mirrors reads them, and says what is wrong."""
+    if not isinstance(value, (list, tuple)) or any(isinstance(rule, str) for rule in value):
         raise TypeError
-    return [_mapping(rule if isinstance(rule, dict) else _as_dict(rule)) for rule in value]
-
-
-def _as_dict(rule: object) -> object:
-    """Return a rule object as the dictionary that it stands for."""
-    told = getattr(rule, "as_dict", None)
-    if told is None:
-        raise TypeError
-    return told()
+    return list(value)
 
 
 def _action(value: object) -> object:
@@ -441,7 +434,7 @@ class Config:
     backend: list[str]
     backend_url: str | None
     backend_options: dict[str, object]
-    backend_rules: list[dict[str, object]]
+    backend_rules: list[Any]
     lane: str
     linger_s: float
     spool_max_bytes: int
@@ -486,6 +479,7 @@ class Config:
         """Return every field, ready for JSON; what may be secret is left out of the back ends' options."""
         values = {row.name: getattr(self, row.name) for row in SETTINGS}
         values["backend_options"] = dict.fromkeys(sorted(self.backend_options), _SET)
+        values["backend_rules"] = [rule if isinstance(rule, dict) else repr(rule) for rule in self.backend_rules]
         values["backend_url"] = self.backend_url and _USER.sub("", self.backend_url)
         values["custom_metrics"] = {name: _shown(value) for name, value in self.custom_metrics.items()}
         values["on_anomaly"] = shown_action(self.on_anomaly)

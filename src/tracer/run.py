@@ -21,6 +21,7 @@ from tracer.config import Config
 from tracer.errors import UsageError
 from tracer.intake import Intake
 from tracer.keeping import Keeping
+from tracer.mirrored import Mirrored, asked
 from tracer.observers import Observers
 from tracer.record.companion import Companion
 from tracer.record.endings import Endings, described
@@ -41,11 +42,13 @@ _LABELS = {
 _UNNAMED = "default"
 #: What a run has begun with, and cannot change.
 _FIXED = frozenset({"storage_path", "durability", "journal", "maintain", "async_writes"})
+#: A disk that took all the time of the end leaves so much to the back ends.
+_LEAST_FOR_MIRRORS_S = 2.0
 #: Shorter runs are told in seconds what recording took.
 _SHORT_RUN_S = 10.0
 
 
-class Run(Keeping):
+class Run(Keeping, Mirrored):
     """One training run: records what is logged until `finish`.
 
     Args:
@@ -87,6 +90,7 @@ class Run(Keeping):
         clean = cleaned(self.redactor, {"config": hyperparameters or {}})["config"]
         if config.notes:
             config.notes = self.redactor.text(config.notes, "notes")
+        wanted = asked(config)
         folder, self._facts = open_run(config, self._place, clean, resume, join)
         mode = places.kind(folder, config.journal)
         self._recorder = Recorder(
@@ -105,7 +109,9 @@ class Run(Keeping):
         self._surroundings = Surroundings(self)
         self._finished = self._is_over = False
         self.when_finished: list[Callable[[], None]] = []
+        self._mirrors = None
         self._begin()
+        self.mirror(wanted)
 
     # What a training loop calls.
 
@@ -273,6 +279,7 @@ class Run(Keeping):
         self._companion.leave()
         with self._guard("writing run.json"):
             self._save_facts(status=status, reason=reason, exit_code=exit_code)
+        self._leave_mirrors(max(deadline - clock.monotonic(), _LEAST_FOR_MIRRORS_S))
         self._say_end(status, reason, synced=synced)
 
     def __enter__(self) -> Self:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 import sys
 from collections import deque
 from contextlib import contextmanager
+from threading import get_ident
 
 from tracer import clock, events
 
@@ -54,8 +55,14 @@ def deliver_early() -> None:
 _listener: Callable[[object], None] = _forget
 
 
+#: Threads that work for Tracer itself, such as one that serves a back end here: what its client says is no news.
+own_threads: set[int] = set()
+
+
 def emit(event: object) -> None:
     """Hand an event to the run that is active, if any."""
+    if own_threads and get_ident() in own_threads:
+        return
     _listener(event)
 
 

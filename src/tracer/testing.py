@@ -1,6 +1,6 @@
-"""What you need to test code that records: `capture_events` and `FakeClock`.
+"""What you need to test code that records: `capture_events` and `FakeClock`; for a back end of yours `check_backend`.
 
-Both put back what was there before when their block ends.
+The first two put back what was there before when their block ends.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -122,4 +122,46 @@ class FakeClock:
             setattr(clock, name, function)
 
 
-__all__ = ["FakeClock", "capture_events"]
+def check_backend(
+    make: object,
+    *,
+    read: Callable[[Mapping[str, str]], Mapping[str, Sequence[tuple[int, float]]]] | None = None,
+    options: Mapping[str, object] | None = None,
+    losses: Collection[str] = (),
+    dead: Mapping[str, object] | None = None,
+    many: int = 10_000,
+) -> list[str]:
+    """Try whether a back end keeps the contract: open, resume, repeat, close, kinds, names, values, many points.
+
+    Args:
+        make: A `Backend` class, a class or object of a plugin with `log_metric`, or a function that gets the options
+            and returns either.
+        read: Gets what `open` returned and returns what the peer has, by its own reader: name → steps and values. They
+            are compared bit for bit. Without it is only seen that nothing raises.
+        options: What the back end is told.
+        losses: What the peer cannot hold, beside what `Limits.losses` names: of `NaN Inf -0.0 tiny large negative`.
+        dead: Options that lead where nobody answers: `open` must say so then.
+        many: So many points are sent of one series.
+
+    Returns:
+        What was tried.
+
+    Raises:
+        AssertionError: Something is not as it must be; it says what, and what to do.
+
+    Example:
+        >>> from tracer.backends.memory import MemoryBackend
+        >>> check_backend(MemoryBackend)[0]
+        'it opens and resumes'
+    """
+    from tracer.backends.conformance import Conformance
+
+    suite = Conformance(make, read, options or {}, losses=losses, dead=dead, many=many)
+    tried = []
+    for check in suite.checks():
+        check()
+        tried.append(check.__name__.replace("_", " "))
+    return tried
+
+
+__all__ = ["FakeClock", "capture_events", "check_backend"]

@@ -51,11 +51,47 @@ def test_what_is_there_is_replaced_only_when_said(ask: Ask, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "arguments", [["-o", "out.csv"], ["first", "--all", "-o", "out.csv"], ["first"], ["first", "-o", "a.bmp"]]
+    "arguments",
+    [
+        ["-o", "out.csv"],
+        ["first", "--all", "-o", "out.csv"],
+        ["first"],
+        ["first", "-o", "a.bmp"],
+        ["first", "-o", "out.csv", "--to", "tensorboard:tb"],
+        ["first", "--to", "tensorboard:tb", "-m", "loss"],
+        ["first", "--to", "tensorbord:tb"],
+        ["fi?st-none", "--to", "tensorboard:tb"],
+    ],
 )
 @pytest.mark.usefixtures("two")
 def test_what_cannot_be_meant_is_refused(ask: Ask, arguments: list[str]) -> None:
     assert ask("export", *arguments).code == 2
+
+
+@pytest.mark.usefixtures("two")
+def test_runs_go_to_another_tracker_once(ask: Ask) -> None:
+    first = ask("export", "demo/*", "--to", "tensorboard:tb", "--verify", "--json")
+    again = ask("export", "first", "second", "--to", "tensorboard:tb", "--json")
+
+    assert first.code == 0, first.err
+    assert [(run["outcome"], run["points"], run["compared"]) for run in first.json["runs"]] == [
+        ("created", 5, 1), ("created", 20, 2),
+    ]  # fmt: skip
+    assert [(run["outcome"], run["sent"]) for run in again.json["runs"]] == [("unchanged", 0)] * 2
+
+
+@pytest.mark.usefixtures("two")
+def test_what_a_tracker_cannot_hold_is_said_before_and_after(ask: Ask, tmp_path: Path) -> None:
+    planned = ask("export", "second", "--to", "trackio:tk", "--dry-run")
+    before = not (tmp_path / "tk").exists()
+    sent = ask("export", "second", "--to", "trackio:tk", "--verify")
+
+    line = next(line for line in planned.lines if line.startswith("NaN"))
+    assert line.split("  ")[0] == "NaN and ±Inf"
+    assert before
+    assert sent.code == 0, sent.err
+    assert line in sent.lines
+    assert line in sent.err.splitlines()
 
 
 @pytest.mark.usefixtures("two")

@@ -39,6 +39,18 @@ class Recorded:
         series = self.store.series(self.row.uid, metric)
         return dict(zip(series.step.tolist(), series.value.tolist(), strict=True))
 
+    def lane(self, name: str) -> dict[str, Any]:
+        """Return what is kept of a back end that the run goes to."""
+        from tracer.cursors import Cursor
+
+        return Cursor(str(Path(".tracer", "runs", self.row.folder)), name).said
+
+    def lanes(self) -> dict[str, str]:
+        """Return the back ends that the run goes to, and how each stands."""
+        from tracer import cursors
+
+        return {lane.name: lane.state for lane in cursors.of_run(str(Path(".tracer", "runs", self.row.folder)))}
+
     def metrics(self) -> set[str]:
         """Return the names of all metrics."""
         return {row.metric for row in self.store.metrics(self.row.uid)}

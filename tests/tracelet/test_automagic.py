@@ -175,4 +175,4 @@ def test_packages_are_found_without_being_imported(monkeypatch: pytest.MonkeyPat
         imports.try_import("nowhere_at_all")
     assert imports.ImportManager().is_available("json")
     imports.reload_detection()
-    assert set(imports.get_available_backends()) <= {"mlflow", "wandb", "clearml", "aim"}
+    assert {"mlflow", "wandb", "clearml", "aim"} <= set(imports.get_available_backends())

@@ -123,7 +123,8 @@ def test_a_plugin_of_the_documents_shape_gets_every_value_in_order(
         ["loss", -1.0, 500]
     ]
     assert ["other", 1.0, 500] in values
-    assert recorded().facts["backends"] == {"mine": {"state": "complete", "delivered": 502, "failed": 0}}
+    assert recorded().lanes() == {"mine": "complete"}
+    assert (recorded().lane("mine")["sent"], recorded().lane("mine").get("rejected", 0)) == (502, 0)
 
 
 def test_an_object_or_a_class_of_the_program_is_a_back_end(calm: dict[str, Any]) -> None:
@@ -181,13 +182,11 @@ def test_several_back_ends_each_get_everything_and_a_broken_one_stops_none(
             experiment.log_metric("a", 1.0, step)
 
     assert len(kept.got) == len(lines("mine")) - 1 == 3
-    told = recorded().facts["backends"]
-    assert (told["broken"], told["unreachable"]["state"]) == (
-        {"state": "complete", "delivered": 0, "failed": 3},
-        "error",
-    )
+    told = {"broken": "complete", "kept": "complete", "mine": "complete", "unreachable": "refused"}
+    assert recorded().lanes() == told
+    assert recorded().lane("broken")["rejected"] == 3
     said = capsys.readouterr().err
-    assert said.count("the back end 'broken' raised OSError: a 0") == 1
+    assert said.count("broken did not take 3 values (The plugin 'broken' raised OSError: a ") == 1
     assert "the plugin 'unreachable'" in said
     assert "initialising it failed with OSError: no route" in said
 
@@ -204,12 +203,13 @@ def test_a_back_end_that_hangs_holds_nothing_up(calm: dict[str, Any], recorded: 
         experiment.log_metric("a", 2.0, 1)
         began = time.monotonic()
     took = time.monotonic() - began
+    standing = recorded().lanes()
     gate.set()
 
     assert took < 5
     assert recorded().series("a") == {0: 1.0, 1: 2.0}
-    assert recorded().facts["backends"]["kept"]["state"] == "behind"
-    assert "All of them are recorded locally." in capsys.readouterr().err
+    assert standing == {"kept": "active"}
+    assert "They are safe in .tracer; send them with `tracer sync`." in capsys.readouterr().err
 
 
 def test_a_plugin_says_which_settings_it_needs_and_is_refused_without_them(calm: dict[str, Any]) -> None:

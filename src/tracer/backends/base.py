@@ -48,7 +48,16 @@ class Throttled(BackendError):
 
 
 class Rejected(BackendError):
-    """The peer will never take this batch: it is counted, and the lane goes on."""
+    """The peer will never take this batch: it is counted, and the lane goes on.
+
+    Args:
+        message: Why.
+        lost: How many points and other events, when the peer took the rest of the batch; None for all of it.
+    """
+
+    def __init__(self, message: str, lost: int | None = None) -> None:
+        super().__init__(message)
+        self.lost = lost
 
 
 class Refused(BackendError):
@@ -86,6 +95,10 @@ class Backend(ABC):
         """Return where a person sees the run, if anywhere."""
         return None
 
+    def readable(self) -> str:
+        """Return what a source of the same name is given to read this run back; empty where nothing can be read."""
+        return ""
+
     def renamed(self) -> Mapping[str, str]:
         """Return our names → the peer's, where they differ; see `tracer.backends.names`."""
         return {}
@@ -113,6 +126,9 @@ class Source(ABC):
     @abstractmethod
     def events(self, run: RunInfo) -> Iterator[Event]:
         """Yield what happened in a run: points as large arrays, one series after the other, files last."""
+
+    def close(self) -> None:  # noqa: B027 -- most sources keep nothing open
+        """Let go of what is open."""
 
 
 __all__ = [

@@ -17,6 +17,7 @@ from tracer.analysis.severities import gravest, rank
 from tracer.cli import completion
 from tracer.cli.capsules import capsules_of
 from tracer.cli.kept import kept_blocks, kept_record
+from tracer.cli.mirrors import mirror_blocks, mirror_record
 from tracer.cli.options import one_run, reading
 from tracer.cli.output import Rows, Show
 from tracer.cli.records import checkpoint_record, finding_record, metric_record, run_record
@@ -85,6 +86,7 @@ def show_run(
         "lost": found.lost,
         "exit_code": found.exit_code,
         "expires": found.expires,
+        "mirrors": mirror_record(store, found),
         "capsules": [os.path.basename(path) for path in capsules_of(store, found)],
         **(kept_record(store, found) if show.as_json else {}),
     }
@@ -98,6 +100,7 @@ def show_run(
             *_findings(findings),
             *_capsules([os.path.basename(path) for path in capsules_of(store, found)], found.name),
             *kept_blocks(store, found),
+            *mirror_blocks(store, found),
             *_surroundings(found),
             *_cost(found, store),
         ],

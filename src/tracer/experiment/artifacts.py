@@ -228,13 +228,13 @@ class TraceletArtifact:
         import shutil
 
         for file in self.files:
-            path = _inside(folder, file.artifact_path)
+            path = inside(folder, file.artifact_path)
             if os.path.isdir(file.local_path):
                 shutil.copytree(file.local_path, path, dirs_exist_ok=True)
             else:
                 shutil.copyfile(file.local_path, path)
         for one in self.objects:
-            with open(_inside(folder, one.name), "wb") as out:
+            with open(inside(folder, one.name), "wb") as out:
                 out.write(self.serialize_object(one))
         if self.model is not None:
             _write_model(self.model, folder)
@@ -352,16 +352,16 @@ def _write_model(model: ModelInfo, folder: str) -> None:
     if hasattr(model.model, "state_dict") and model.framework in ("pytorch", "torch", "lightning", "pytorch_lightning"):
         import torch
 
-        torch.save(model.model.state_dict(), _inside(folder, "model.pt"))
+        torch.save(model.model.state_dict(), inside(folder, "model.pt"))
     else:
-        with open(_inside(folder, "model.pkl"), "wb") as out:
+        with open(inside(folder, "model.pkl"), "wb") as out:
             out.write(_pickled(model.model))
     if model.input_example is not None:
-        with open(_inside(folder, "input_example.pkl"), "wb") as out:
+        with open(inside(folder, "input_example.pkl"), "wb") as out:
             out.write(_pickled(model.input_example))
 
 
-def _inside(folder: str, name: str) -> str:
+def inside(folder: str, name: str) -> str:
     """Return a path in a folder, with its parents made; one that leads out of it is refused."""
     path = os.path.normpath(os.path.join(folder, name))
     if not path.startswith(os.path.join(folder, "")) or os.path.isabs(name):

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
     from tracer.experiment.artifacts import ArtifactResult, ArtifactType, TraceletArtifact
-    from tracer.experiment.lanes import Lanes
+    from tracer.experiment.plugged import Plugged
+    from tracer.mirroring.asking import Chosen
+    from tracer.mirroring.starting import Wanted
     from tracer.routing import MetricData
     from tracer.run import Run
 
@@ -23,7 +25,6 @@ from tracer import clock, sink
 from tracer.active import init
 from tracer.errors import UsageError
 from tracer.experiment import artifact_store, current
-from tracer.experiment.backends import choose
 from tracer.experiment.options import ExperimentConfig, Options, gather
 
 
@@ -74,13 +75,15 @@ class Experiment:
             named = {"experiment_name": name, "backend": backend}
             chosen = {key: value for key, value in flags.items() if value}
             options = gather({**named, **chosen}, config)
+        from tracer.mirroring.asking import choose
+
         self._options, self._chosen = options, choose(options.backend)
         self.config = config if isinstance(config, ExperimentConfig) else ExperimentConfig.of(options.settings)
         self.automagic_config = automagic_config
         self.created_at = clock.now()
         self._tags = list(tags or ())
         self._run: Run | None = None
-        self._lanes: Lanes | None = None
+        self._plugged: Plugged | None = None
         self._given_name = options.settings.experiment_name or ""
 
     # Beginning and end.
@@ -96,10 +99,11 @@ class Experiment:
         """
         if self.is_active:
             return self
-        from tracer.experiment.lanes import Lanes, check
+        from tracer.experiment.plugged import Plugged, check
 
         options = self._options.for_backends()
         check(self._chosen, options)
+        wanted = self._wanted(self._chosen)
         settings = self._options.for_init()
         settings["tags"] = [*settings.get("tags", ()), *self._tags]
         if not settings["tags"]:
@@ -109,12 +113,10 @@ class Experiment:
         self.config.answer_for(run.config)
         current.enter(self)
         run.when_finished.append(self._ended)
-        lanes = Lanes(run, self._chosen, options)
-        if lanes.names() and run.rank == 0:
-            run.change({"backends": lanes.told()})
         if run.rank == 0:  # one rank speaks for the job; each records its own part
-            lanes.start()
-            self._lanes = lanes
+            self._plugged = Plugged(run, self._chosen.registry, options)
+            self._plugged.start()
+            run.mirror([*wanted, *self._plugged.wanted(self._chosen)])
         for name in self._options.without_effect():
             sink.say(
                 f"tracer: {name}=False changes nothing yet; track_system=False turns all figures of the system off"
@@ -129,14 +131,18 @@ class Experiment:
     end = finish = stop
 
     def _ended(self) -> None:
-        """Deliver what is left and let go; called whoever ends the run."""
-        run, lanes = self._run, self._lanes
+        """Let go; called whoever ends the run."""
         current.leave(self)
-        if run is not None and lanes is not None:
-            lanes.stop(run.config.finish_timeout_s)
-            told = lanes.told()
-            if told:
-                run.change({"backends": told})
+        if self._plugged is not None:
+            self._plugged.stop()
+
+    def _wanted(self, chosen: Chosen) -> list[Wanted]:
+        """Return the back ends of the table that were chosen, each with what it is told."""
+        told = self._options.for_backends()
+        settings = self._options.settings
+        return chosen.wanted(
+            {name: told.get(name, {}) for name in chosen.mirrors}, url=settings.backend_url, api_key=settings.api_key
+        )
 
     @property
     def is_active(self) -> bool:
@@ -199,11 +205,7 @@ class Experiment:
 
     def log_params(self, params: Mapping[str, object]) -> None:
         """Record parameters; the same name again replaces the value."""
-        run, values = self.run, dict(params)
-        run.change({"config": values})
-        clean = run.redactor.value(values, "config")
-        if self._lanes is not None and isinstance(clean, dict):
-            self._lanes.log_params(clean)
+        self.run.change({"config": dict(params)})
 
     log_hyperparameters = log_params
 
@@ -245,20 +247,23 @@ class Experiment:
         Args:
             backend: A name, a plugin class or an object of one.
         """
-        if self._lanes is None:
+        from tracer.mirroring.asking import choose
+
+        if self._run is None:
             self._chosen = choose([*self._options.backend, backend])
             self._options.backend.append(backend)
             return
-        from tracer.experiment.lanes import check
+        from tracer.experiment.plugged import check
 
         chosen = choose([backend])
         check(chosen, self._options.for_backends())
-        self._lanes.add(chosen)
-        self.run.change({"backends": self._lanes.told()})
+        if self._plugged is not None:
+            self.run.mirror([*self._wanted(chosen), *self._plugged.wanted(chosen)])
 
     def get_active_backends(self) -> list[str]:
         """Return the back ends that were asked for and have not failed."""
-        return self._lanes.names() if self._lanes is not None else self.backend
+        lanes = self._run.backends if self._run is not None else self._chosen.names
+        return [name for name in lanes if self._run is None or self._run.backend(name).state != "refused"]
 
     # Artifacts.
 

@@ -9,10 +9,11 @@ if TYPE_CHECKING:
 
     from tracer.config import Config
 
+from tracer.backends import table
 from tracer.capture.frameworks import FRAMEWORKS
 from tracer.config import SETTINGS
 from tracer.errors import ConfigError
-from tracer.experiment.backends import OPTIONS, mirror_options
+from tracer.experiment.backends import mirror_options
 from tracer.experiment.settings import ALIASES, ROWS, SECRET, TraceletSettings, known_fields, near
 
 #: The names of `Config`; a program may give them too.
@@ -167,7 +168,8 @@ class Options:
             chosen["track_output"] = "wrap" if settings.track_stdout else "off"
         if self._says_what_to_capture() or not _is_set("capture"):
             chosen["capture"] = self._capture()
-        return {**chosen, **self.of_run}
+        # An experiment names its back ends itself, plugins among them; variables count there already.
+        return {**chosen, **self.of_run, "backend": []}
 
     def _says_what_to_capture(self) -> bool:
         """Tell whether somebody chose frameworks by the documents' names."""
@@ -204,7 +206,7 @@ class Options:
         settings = self.settings
         own = {name: getattr(settings, name) for name in ("api_key", "backend_url")}
         shared = {name: value for name, value in own.items() if value is not None}
-        mirrors = {name: mirror_options(name, settings, self.backend_options) for name in OPTIONS}
+        mirrors = {name: mirror_options(name, settings, self.backend_options) for name in table.MIRRORS}
         return {**shared, **self.backend_options, **{name: told for name, told in mirrors.items() if told}}
 
 

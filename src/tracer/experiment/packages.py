@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 import importlib
 import os
 
+from tracer.backends import table
 from tracer.plugins import missing
 
 #: Name as the documents use it → package, extra that brings it.
@@ -28,10 +29,7 @@ FRAMEWORK_PACKAGES = {
     "lightgbm": ("lightgbm", ""),
 }
 BACKEND_PACKAGES = {
-    "mlflow": ("mlflow", "mlflow"),
-    "wandb": ("wandb", "wandb"),
-    "clearml": ("clearml", "clearml"),
-    "aim": ("aim", "aim"),
+    name: (known.package, known.extra) for name, known in table.ENTRIES.items() if known.backend and known.package
 }
 _INSTALLED_AS = {"sklearn": "scikit-learn"}
 

@@ -150,7 +150,7 @@ class Cellar:
             os.chmod(part, 0o444)
             os.rename(part, content_path(self.run_folder, found))
             sync_folder(self.folder)
-            self._announce(found)
+            self.announce(found)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(part)
@@ -176,10 +176,10 @@ class Cellar:
                 os.unlink(part)
             return False
         sync_folder(self.folder)
-        self._announce(digest)
+        self.announce(digest)
         return True
 
-    def _announce(self, digest: str) -> None:
+    def announce(self, digest: str) -> None:
         """Let other runs find a content here; without symbolic links each keeps a copy of its own."""
         link = os.path.join(self._pool, digest[:2], digest)
         target = os.path.join("..", "..", "runs", os.path.basename(self.run_folder), FOLDER, digest)

@@ -197,17 +197,20 @@ def with_aliases(record: Record, aliases: Mapping[str, int]) -> Record:
 
 def take_version(base: str, project: str, name: str) -> int:
     """Take the next number of a name for good; two processes never get the same."""
-    folder = os.path.join(base, _VERSIONS, _key(project, name))
-    os.makedirs(folder, exist_ok=True)
-    known = os.path.join(base, _VERSIONS, "known")
-    if not os.path.exists(known):  # the first artifact of the store, or the folder was lost: the runs know
-        _learn(base)
-        _create(known)
+    folder = _numbers_of(base, project, name)
     number = max(taken_versions(base, project, name), default=-1) + 1
     while not _create(os.path.join(folder, f"v{number}")):
         number += 1
     sync_folder(folder)
     return number
+
+
+def claim_version(base: str, project: str, name: str, number: int) -> bool:
+    """Take a certain number of a name, if nobody has it; tell whether it is ours now."""
+    folder = _numbers_of(base, project, name)
+    is_ours = _create(os.path.join(folder, f"v{number}"))
+    sync_folder(folder)
+    return is_ours
 
 
 def taken_versions(base: str, project: str, name: str) -> list[int]:
@@ -217,6 +220,17 @@ def taken_versions(base: str, project: str, name: str) -> list[int]:
     except FileNotFoundError:
         return []
     return [int(found[1]) for one in names if (found := _NUMBER.fullmatch(one))]
+
+
+def _numbers_of(base: str, project: str, name: str) -> str:
+    """Return the folder of the numbers that were taken of a name."""
+    folder = os.path.join(base, _VERSIONS, _key(project, name))
+    os.makedirs(folder, exist_ok=True)
+    known = os.path.join(base, _VERSIONS, "known")
+    if not os.path.exists(known):  # the first artifact of the store, or the folder was lost: the runs know
+        _learn(base)
+        _create(known)
+    return folder
 
 
 def _learn(base: str) -> None:
@@ -302,6 +316,6 @@ def _numbers(record: Record) -> Iterator[object]:
 
 
 __all__ = [
-    "FILE", "INDEX", "INPUT", "OUTPUT", "TREE", "Entry", "Record", "entries_of", "list_of_files", "newest",
-    "read_records", "record_of", "take_version", "taken_versions", "with_aliases", "write_record",
+    "FILE", "INDEX", "INPUT", "OUTPUT", "TREE", "Entry", "Record", "claim_version", "entries_of", "list_of_files",
+    "newest", "read_records", "record_of", "take_version", "taken_versions", "with_aliases", "write_record",
 ]  # fmt: skip

@@ -14,7 +14,8 @@ from tracer.errors import JournalCorrupt, StoreError
 from tracer.storage import adoption, artifact_check, catalog, duck, index, rebuild, tails
 from tracer.storage import folder as folders
 from tracer.storage.contents import Contents
-from tracer.storage.fold import fold_run, is_finished, settle
+from tracer.storage.fold import fold_run, settle
+from tracer.storage.liveness import is_finished
 from tracer.storage.snapshot import files_of, places_of
 from tracer.storage.tails import Place
 from tracer.storage.values import CheckReport, Problem

@@ -13,22 +13,20 @@ and nothing doubled.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tracer import clock, journal, places, runfile
+from tracer import clock, journal, runfile
 from tracer.errors import JournalCorrupt, SchemaTooNew, StoreError
 from tracer.storage import (
     adoption,
     conclusion,
+    held,
     layer_parts,
     layer_points,
     liveness,
@@ -54,7 +52,6 @@ if TYPE_CHECKING:
 #: What one batch weighs, see `Columns.weight`: about 150 MB of points or 250 MB of layer values while it is written.
 BATCH_POINTS = 2_000_000
 _OF_LAYERS = frozenset({"layers", "histograms"})
-_GAP_US = 60_000_000
 _FRESH_NS = 60_000_000_000
 _SETTLE_S = 0.02
 _SETTLE_NS = 20_000_000
@@ -70,7 +67,8 @@ class Batch:
     places: dict[str, Place] = field(default_factory=dict)
     consumed: Consumed = field(default_factory=dict)
     headers: dict[str, journal.Header] = field(default_factory=dict)
-    done: list[str] = field(default_factory=list)
+    #: Writer, number and path of segments that are folded to their end.
+    done: list[tuple[str, int, str]] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     is_last: bool = True
 
@@ -83,7 +81,7 @@ class Batch:
 def fold_store(store: Ground, uid: str | None, progress: Progress | None = None) -> int:
     """Fold one run, or all that have something to fold; see `Store.fold`."""
     store.refresh()
-    rows = unsettled(store.catalog, store.base, uid)
+    rows = unsettled(store.catalog, store.base, uid, held=True)
     points = 0
     for done, one in enumerate(rows, start=1):
         points += fold_run(store, one)
@@ -121,7 +119,7 @@ def maintain(store: Ground, seconds: float) -> int:
             store.refresh()
             retention.settle(catalog, store.base)
             folded: list[str] = []
-            for uid in unsettled(store.catalog, store.base):
+            for uid in unsettled(store.catalog, store.base, held=True):
                 if clock.monotonic() >= until:
                     break
                 points += fold_run(store, uid)
@@ -168,6 +166,7 @@ def fold_run(store: Ground, uid: str, *, until: float | None = None) -> int:
             batch = gather(os.path.join(store.base, "runs", name), places_of(catalog, run))
             if not batch.is_empty:
                 points += _fold_batch(catalog, store.base, run, uid, name, batch)
+            held.release(os.path.join(store.base, "runs", name), batch.done)
             if batch.is_last or (until is not None and clock.monotonic() >= until):
                 break
         if catalog.row("SELECT 1 FROM tombstone WHERE run = ?", (run,)):
@@ -179,7 +178,9 @@ def fold_run(store: Ground, uid: str, *, until: float | None = None) -> int:
 
 
 def settle(store: Ground, uids: list[str]) -> None:
-    """Note for which runs nothing is left in the journal, so that readers need not look again.
+    """Note for which runs nothing unread is left in the journal, so that readers need not look again.
+
+    Of a run whose segments are kept for a lane the mark is negative: readers need not look, the next fold does.
 
     The file system's clock ticks every few milliseconds: a file that appears in the tick in which the folder changed
     last would go unnoticed, so a folder that changed just now is given that time once, for all runs together.
@@ -189,22 +190,24 @@ def settle(store: Ground, uids: list[str]) -> None:
     marks: list[tuple[int, str]] = []
     waited = False
     for uid in uids:
-        row = store.catalog.row("SELECT folder, settled, stale FROM run WHERE uid = ? AND trashed IS NULL", (uid,))
+        row = store.catalog.row("SELECT folder, settled, stale, id FROM run WHERE uid = ? AND trashed IS NULL", (uid,))
         if row is None or row[2]:
             continue
         folder = os.path.join(store.base, "runs", row[0])
+        known = places_of(store.catalog, row[3])
         mark = folders.journal_mark(folder)
-        if mark == row[1] or tails.list_segments(os.path.join(folder, "journal")):
+        is_held = bool(tails.list_segments(os.path.join(folder, "journal")))
+        if row[1] == (-mark if is_held else mark) or held.unread(folder, known):
             continue
         if not waited and clock.now_ns() - mark < _SETTLE_NS:
             import threading
 
             clock.wait(threading.Event(), _SETTLE_S)
             waited = True
-        if clock.now_ns() - mark < _SETTLE_NS or tails.list_segments(os.path.join(folder, "journal")):
+        if clock.now_ns() - mark < _SETTLE_NS or held.unread(folder, known):
             continue
         if folders.journal_mark(folder) == mark:
-            marks.append((mark, uid))
+            marks.append((-mark if is_held else mark, uid))
     if marks:
         with store.writing() as catalog, catalog.transaction():
             catalog.executemany("UPDATE run SET settled = ? WHERE uid = ?", marks)
@@ -234,34 +237,17 @@ def gather(folder: str, known: dict[str, Place], limit: int = BATCH_POINTS) -> B
     return batch
 
 
-def release(folder: str, batch: Batch) -> None:
-    """Give back the journal segments that were folded to their end, and the seals of writers that have none left."""
-    for path in batch.done:
-        segments.remove(path)
-    where = os.path.join(folder, "journal")
-    left = tails.list_segments(where)
-    for writer in {os.path.basename(path).partition(".")[0] for path in batch.done}:
-        if writer not in left:
-            segments.remove(os.path.join(where, f"{writer}.seal"))
-
-
-def is_finished(path: str) -> bool:
-    """Tell whether nobody writes into a segment any more: it is closed, or its writer's lock is free."""
-    try:
-        with open(path, "rb", buffering=0) as file:
-            with contextlib.suppress(JournalCorrupt):
-                header = journal.Header.unpack(file.read(journal.HEADER_SIZE), path)
-                if header.closed:
-                    return True
-                if not _locks_count(os.path.dirname(path)):
-                    alive = liveness.process_is_alive(header.identity)
-                    return alive is False or (alive is None and clock.now_us() - header.heartbeat_us > _GAP_US)
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except FileNotFoundError:
-        return False
-    return True
+def release_held(store: Ground, uid: str) -> int:
+    """Give back what was kept for lanes and is not needed any more; return how many segments; see `Store.release`."""
+    with store.writing() as catalog:
+        row = catalog.row("SELECT id, folder FROM run WHERE uid = ? AND trashed IS NULL", (uid,))
+        if row is None:
+            return 0
+        run, name = row
+        folder = os.path.join(store.base, "runs", name)
+        released = held.release(folder, held.folded(folder, places_of(catalog, run)))
+        settle(store, [uid])
+        return len(released)
 
 
 def _gather_writer(  # noqa: C901 -- one decision per state a segment can be found in
@@ -271,15 +257,14 @@ def _gather_writer(  # noqa: C901 -- one decision per state a segment can be fou
     blocks = tails.sealed_blocks(where, writer)
     boot = clock.boot_id()
     for at, (number, path) in enumerate(found):
-        if number < place.segment:  # consumed by a fold whose maintainer died before it could release it
-            if is_finished(path):
-                batch.done.append(path)
-                batch.places.setdefault(writer, place)
+        if number < place.segment:  # owed to a lane, or its maintainer died before it could release it
+            if liveness.is_finished(path):
+                batch.done.append((writer, number, path))
             continue
-        if number > max(place.segment, 0) and _may_be_filled(path):
+        if number > max(place.segment, 0) and liveness.may_follow_late(path):
             return True
         # Both before the end is read: what is finished, or left behind, gets no more records.
-        finished = is_finished(path)
+        finished = liveness.is_finished(path)
         left = not finished and at + 1 < len(found) and tails.has_records(found[at + 1][1])
         start = place.offset if number == place.segment else 0
         try:
@@ -303,7 +288,7 @@ def _gather_writer(  # noqa: C901 -- one decision per state a segment can be fou
             batch.places[writer] = place = end
             batch.consumed.setdefault(writer, [[number, start], [number, start]])[1] = [end.segment, end.offset]
         if over and finished:
-            batch.done.append(path)
+            batch.done.append((writer, number, path))
         if decoder.is_stopped or decoder.columns.weight >= limit:
             return False
         if not over:
@@ -327,7 +312,7 @@ def _fold_batch(catalog: Catalog, base: str, run: int, uid: str, name: str, batc
     footer = Footer(uid, "", 0, (order, order), batch.consumed, axes=axes)
     logs = sorted(columns.logs, key=lambda row: row.time)
     contents = {"logs": logs, "layers": parts, "histograms": histograms, "points": points}
-    files = _write_files(folder, footer, contents)
+    files = write_files(folder, footer, contents)
     with catalog.transaction():
         register.set_places(catalog, run, batch.places, batch.headers)
         for file in files:
@@ -338,11 +323,10 @@ def _fold_batch(catalog: Catalog, base: str, run: int, uid: str, name: str, batc
         register.apply_axes(catalog, run, axes)
         changes = register.apply_logs(catalog, run, uid, columns.logs, order)
         register.update_run(catalog, base, run, name, changes, headers=batch.headers.values(), lost=lost)
-    release(folder, batch)
     return len(points)
 
 
-def _write_files(folder: str, fold: Footer, contents: Mapping[str, Any]) -> list[Written]:
+def write_files(folder: str, fold: Footer, contents: Mapping[str, Any]) -> list[Written]:
     """Write one file per family that has something, and put them in place."""
     names = {family: segments.new_name() for family, content in contents.items() if len(content)}
     siblings = [f"{family}/{name}" for family, name in names.items()]
@@ -415,18 +399,6 @@ def _opened(found: list[tuple[int, str]]) -> tuple[int, str]:
     return opened if isinstance(opened, int) else 0, found[0][1]
 
 
-def _may_be_filled(path: str) -> bool:
-    """Tell whether the segment before this one may still appear: a living writer keeps it in memory."""
-    try:
-        header = tails.read_header(path)
-    except (OSError, StoreError):
-        return False
-    if header.size == 0 or liveness.process_is_alive(header.identity) is False:
-        return False  # a command's only segment, or nobody is there to bring the missing one
-    opened = header.identity.get("opened", 0)
-    return isinstance(opened, int) and clock.now_us() - opened < _GAP_US
-
-
 def _is_ours(folder: str) -> bool:
     """Tell whether this machine folds a run; one that lost its `run.json` gets it again before its journal goes."""
     try:
@@ -450,21 +422,15 @@ def _is_fresh(path: str) -> bool:
         return True
 
 
-@lru_cache(maxsize=64)
-def _locks_count(folder: str) -> bool:
-    """Tell whether file locks may be trusted in a folder."""
-    return not places.is_network(folder)
-
-
 __all__ = [
     "BATCH_POINTS",
     "Batch",
     "fold_run",
     "fold_store",
     "gather",
-    "is_finished",
     "maintain",
-    "release",
+    "release_held",
     "settle",
     "try_fold",
+    "write_files",
 ]

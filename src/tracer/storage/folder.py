@@ -103,6 +103,11 @@ def journal_mark(folder: str) -> int:
     return modified_ns(os.path.join(folder, "journal")) or -1
 
 
+def is_settled(settled: int, folder: str) -> bool:
+    """Tell whether everything in a run's journal is folded; what is negative is kept for lanes that have to read it."""
+    return journal_mark(folder) in (settled, -settled)
+
+
 def size_bytes(folder: str) -> int:
     """Return what a folder and everything in it take on the disk."""
     total = 0
@@ -130,6 +135,7 @@ def owned_bytes(folder: str) -> int:
 __all__ = [
     "FAMILIES",
     "Facts",
+    "is_settled",
     "journal_mark",
     "modified_ns",
     "owned_bytes",

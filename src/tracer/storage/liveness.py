@@ -6,17 +6,22 @@ may live on; so the process itself is asked.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
+import fcntl
 import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
-from tracer import clock, events, runfile
-from tracer.errors import StoreError
+from tracer import clock, events, journal, places, runfile
+from tracer.errors import JournalCorrupt, StoreError
 from tracer.storage.tails import list_segments, read_header
 
 _SILENT_US = 30_000_000
+#: How long a gap in the numbers of segments, or silence where no lock can be asked, may last.
+_GAP_US = 60_000_000
 #: States of a process in /proc/<pid>/stat that is dead and only waits for its parent to notice.
 _DEAD = (b"Z", b"X", b"x")
 
@@ -74,6 +79,37 @@ def process_is_alive(facts: Mapping[str, object]) -> bool | None:
     return not started or int(fields[19]) == started
 
 
+def is_finished(path: str) -> bool:
+    """Tell whether nobody writes into a segment any more: it is closed, or its writer's lock is free."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            with contextlib.suppress(JournalCorrupt):
+                header = journal.Header.unpack(file.read(journal.HEADER_SIZE), path)
+                if header.closed:
+                    return True
+                if not _locks_count(os.path.dirname(path)):
+                    alive = process_is_alive(header.identity)
+                    return alive is False or (alive is None and clock.now_us() - header.heartbeat_us > _GAP_US)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def may_follow_late(path: str) -> bool:
+    """Tell whether the segment before this one may still appear: a living writer keeps it in memory."""
+    try:
+        header = read_header(path)
+    except (OSError, StoreError):
+        return False
+    if header.size == 0 or process_is_alive(header.identity) is False:
+        return False  # a command's only segment, or nobody is there to bring the missing one
+    opened = header.identity.get("opened", 0)
+    return isinstance(opened, int) and clock.now_us() - opened < _GAP_US
+
+
 def _beats(folder: str) -> tuple[int | None, int]:
     """Return the newest heartbeat and the highest step that the headers of a journal tell."""
     heartbeat: int | None = None
@@ -90,4 +126,10 @@ def _beats(folder: str) -> tuple[int | None, int]:
     return heartbeat, steps
 
 
-__all__ = ["Sign", "crash_reason", "look", "process_is_alive"]
+@lru_cache(maxsize=64)
+def _locks_count(folder: str) -> bool:
+    """Tell whether file locks may be trusted in a folder."""
+    return not places.is_network(folder)
+
+
+__all__ = ["Sign", "crash_reason", "is_finished", "look", "may_follow_late", "process_is_alive"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracer.storage import duck, overview, snapshot, stored, summaries
-from tracer.storage.folder import journal_mark
+from tracer.storage.folder import is_settled
 from tracer.storage.live import Rewind, live_columns, live_series
 from tracer.storage.names import clean_text
 from tracer.storage.rollup import WIDTH
@@ -47,7 +47,7 @@ def read_overview(store: Ground, uid: str, metric: str, rank: int) -> Buckets:
     """Return a whole series in buckets; see `Store.overview`."""
     name = clean_text(metric)
     row = store.catalog.row(_OVERVIEW, (name, rank, uid))
-    if row is not None and not row[2] and row[1] == journal_mark(f"{store.base}/runs/{row[0]}"):
+    if row is not None and not row[2] and is_settled(row[1], f"{store.base}/runs/{row[0]}"):
         return overview.as_buckets(_kept(row), row[3], row[4])
     summaries.ready(store, uid)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tracer import clock, runfile
 from tracer.errors import RunNotFound, StoreError
-from tracer.storage.folder import journal_mark
+from tracer.storage.folder import is_settled, journal_mark
 from tracer.storage.recent import Recent, read_recent
 from tracer.storage.tails import Place
 
@@ -138,15 +138,26 @@ def nothing(_: Catalog, run: int) -> int:
     return run
 
 
-def unsettled(catalog: Catalog, base: str, uid: str | None = None) -> list[str]:
-    """Return the ids of runs whose journal or files hold something that the catalog does not know, the oldest first."""
+def unsettled(catalog: Catalog, base: str, uid: str | None = None, *, held: bool = False) -> list[str]:
+    """Return the ids of runs whose journal or files hold something that the catalog does not know, the oldest first.
+
+    Args:
+        catalog: The catalog.
+        base: The store's folder.
+        uid: Only this run.
+        held: Those too whose journal is folded and kept for a lane.
+    """
     clause, given = ("AND uid = ?", (uid,)) if uid is not None else ("", ())
     rows = catalog.rows(
         f"SELECT uid, folder, settled, stale FROM run WHERE trashed IS NULL {clause} ORDER BY started, id",  # noqa: S608
         given,
     )
     runs = os.path.join(base, "runs")
-    return [one for one, name, settled, stale in rows if stale or journal_mark(os.path.join(runs, name)) != settled]
+
+    def is_done(settled: int, folder: str) -> bool:
+        return journal_mark(folder) == settled if held else is_settled(settled, folder)
+
+    return [one for one, name, settled, stale in rows if stale or not is_done(settled, os.path.join(runs, name))]
 
 
 def take(catalog: Catalog, base: str, uid: str) -> Snapshot:
@@ -156,9 +167,9 @@ def take(catalog: Catalog, base: str, uid: str) -> Snapshot:
         return _unindexed(base, uid)
     run, name, settled = row
     folder = os.path.join(base, "runs", name)
-    is_settled = bool(settled == journal_mark(folder))
     stones = catalog.rows('SELECT "order", step, pattern FROM tombstone WHERE run = ? ORDER BY "order"', (run,))
-    return Snapshot(run, uid, folder, is_settled, places_of(catalog, run), files_of(catalog, base, run), stones)
+    files = files_of(catalog, base, run)
+    return Snapshot(run, uid, folder, is_settled(settled, folder), places_of(catalog, run), files, stones)
 
 
 def _unindexed(base: str, uid: str) -> Snapshot:

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -42,9 +42,11 @@ from tracer.storage.values import (
 
 if TYPE_CHECKING:
     from tracer.storage.artifacts import Artifact
+    from tracer.storage.incoming import TakenIn
     from tracer.storage.listing import Condition
     from tracer.storage.log_rows import LogRow
     from tracer.storage.media import MediaRow, MediaSummary
+    from tracer.transfer import Event, RunInfo
 
 T = TypeVar("T")
 logger = logging.getLogger("tracer")
@@ -538,6 +540,67 @@ class Store(Ground):
 
         return room.media_bytes(self.run_folder(self.run(uid)), row)
 
+    # What travels to other trackers, and comes from them.
+
+    def info(self, uid: str) -> RunInfo:
+        """Return what is known of a run besides what happened in it, as it travels.
+
+        Example:
+            >>> store.info(uid).params["lr"]  # doctest: +SKIP
+            0.1
+        """
+        from tracer.storage import outgoing
+
+        return self._healed(lambda: outgoing.info(self, self.run(uid)))
+
+    def outgoing(self, uid: str, kinds: Collection[str] | None = None) -> Iterator[Event]:
+        """Yield everything that a run holds: points series by series, then texts, lines, media, histograms, artifacts.
+
+        Args:
+            uid: The run.
+            kinds: Only these kinds of `tracer.transfer`; without it all but the statistics of layers.
+
+        Example:
+            >>> sum(len(event) for event in store.outgoing(uid, {"points"}))  # doctest: +SKIP
+            2000
+        """
+        from tracer.storage import outgoing
+
+        return outgoing.events(self, self.run(uid), kinds)
+
+    def digests(self, uid: str) -> dict[tuple[str, int], tuple[int, str]]:
+        """Return of each series that travels how many values it has, and their digest: metric and rank → both.
+
+        Example:
+            >>> store.digests(uid) == other.digests(uid)  # doctest: +SKIP
+            True
+        """
+        from tracer.storage import outgoing
+
+        return self._healed(lambda: outgoing.digests(self, self.run(uid).uid))
+
+    def take_in(
+        self, info: RunInfo, events: Iterable[Event], *, progress: Callable[[int], None] | None = None
+    ) -> TakenIn:
+        """Keep a run of another tracker as one of ours; one that is here already becomes what the source is now.
+
+        Args:
+            info: What is known of it; `origin` tells which run it is, however often it comes.
+            events: What happened in it.
+            progress: Called with how many points have come.
+
+        Raises:
+            StoreError: The disk does not take it, or the run still records.
+
+        Example:
+            >>> store.take_in(other.info(uid), other.outgoing(uid)).points  # doctest: +SKIP
+            2000
+        """
+        from tracer.storage import incoming
+
+        self._healed(self.refresh)  # before, not around: what was read of the events once cannot be read again
+        return incoming.take_in(self, info, events, progress=progress)
+
     # Changing.
 
     def add_findings(self, uid: str, findings: Sequence[events.Finding], source: str = "offline") -> int:
@@ -587,6 +650,19 @@ class Store(Ground):
         with contextlib.suppress(StoreError), self.writing(wait_s=0.0):  # another maintainer keeps them as well
             retention.keep_promises(self)
         return points
+
+    def release(self, uid: str) -> int:
+        """Give back the folded part of a run's journal that was kept for lanes of back ends and is needed no more.
+
+        Returns:
+            How many segments were removed.
+
+        Example:
+            >>> store.release(uid)  # doctest: +SKIP
+        """
+        from tracer.storage.fold import release_held
+
+        return self._healed(lambda: release_held(self, uid))
 
     def compact(self, uid: str | None = None, *, grace_s: float | None = None, progress: Progress | None = None) -> int:
         """Merge small files of a run, or of all; what they replace is removed after a grace period.

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tracer.storage import snapshot as snapshots
-from tracer.storage.folder import journal_mark
+from tracer.storage.folder import is_settled
 from tracer.storage.log_rows import LogRow
 from tracer.storage.recent import Recent, Summary
 from tracer.storage.stored import finding_row, number
+from tracer.storage.tails import Place, list_segments
 from tracer.storage.values import CheckpointRow, FindingRow, LayerAxis, SeriesRow
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ def last_values(store: Ground, uids: Sequence[str] | None, rank: int) -> dict[st
         if uid in found:
             found[uid][name] = number(last, kind)
     for uid, folder, settled in runs:
-        if journal_mark(os.path.join(store.base, "runs", folder)) != settled:
+        if not is_settled(settled, os.path.join(store.base, "runs", folder)):
             found[uid] = {
                 row.metric: row.last for row in metrics(store, uid) if row.rank == rank and row.last is not None
             }
@@ -178,15 +180,17 @@ def samples(folder: str) -> list[Path]:
 
 def ready(store: Ground, uid: str) -> None:
     """See to it that a run's files are registered, and that its tail is short enough to be stepped through."""
-    row = store.catalog.row("SELECT folder, settled, stale FROM run WHERE uid = ? AND trashed IS NULL", (uid,))
+    row = store.catalog.row("SELECT folder, settled, stale, id FROM run WHERE uid = ? AND trashed IS NULL", (uid,))
     if row is None:
         store.refresh()
-        row = store.catalog.row("SELECT folder, settled, stale FROM run WHERE uid = ? AND trashed IS NULL", (uid,))
+        row = store.catalog.row("SELECT folder, settled, stale, id FROM run WHERE uid = ? AND trashed IS NULL", (uid,))
     if row is None:
         return
-    folder, settled, stale = row
+    folder, settled, stale, run = row
     path = os.path.join(store.base, "runs", folder)
-    if stale or (settled != journal_mark(path) and _tail_bytes(os.path.join(path, "journal")) > _LONG_TAIL):
+    if stale or (
+        not is_settled(settled, path) and _tail_bytes(path, snapshots.places_of(store.catalog, run)) > _LONG_TAIL
+    ):
         from tracer.storage.fold import try_fold
 
         try_fold(store, uid)
@@ -263,16 +267,14 @@ def _checkpoint(row: LogRow) -> CheckpointRow:
     )  # fmt: skip
 
 
-def _tail_bytes(journal: str) -> int:
-    """Return the bytes of the segments in a journal folder, used or not."""
+def _tail_bytes(folder: str, places: Mapping[str, Place]) -> int:
+    """Return the bytes of the segments that a run's journal has beyond some places, used or not."""
     total = 0
-    try:
-        with os.scandir(journal) as entries:
-            for entry in entries:
-                if entry.name.endswith(".trj"):
-                    total += entry.stat().st_size
-    except OSError:
-        return total
+    for writer, found in list_segments(os.path.join(folder, "journal")).items():
+        for segment, path in found:
+            if segment >= places.get(writer, Place(-1, 0)).segment:
+                with contextlib.suppress(OSError):
+                    total += os.stat(path).st_size
     return total
 
 

@@ -206,6 +206,22 @@ def has_records(path: str) -> bool:
     return next(journal.scan(data, header.first, len(data), header.generation), None) is not None
 
 
+def enter(path: str, place: Place) -> Tail:
+    """Return a segment that grows, without what it holds beyond an offset; what was declared before is known.
+
+    Raises:
+        JournalCorrupt: The header cannot be read.
+        SchemaTooNew: A newer Tracer wrote it.
+    """
+    with open(path, "rb", buffering=0) as file:
+        header = journal.Header.unpack(os.pread(file.fileno(), journal.HEADER_SIZE, 0), path)
+        start = max(place.offset, header.first)
+        tail = Tail(path, header.writer.hex(), header.number, header, start, start, end=start)
+        if start > header.first:
+            _load_declarations(tail, file.fileno(), place.declared)
+    return tail
+
+
 def load(path: str, place: Place, blocks: list[journal.Block], boot: str, *, whole: bool = False) -> Tail:
     """Read a segment from an offset on and decide what of it is trusted.
 
@@ -404,6 +420,7 @@ __all__ = [
     "Place",
     "Span",
     "Tail",
+    "enter",
     "has_records",
     "json_of",
     "list_segments",
