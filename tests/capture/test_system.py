@@ -111,7 +111,9 @@ def test_what_the_process_holds_is_what_the_kernel_says() -> None:
         for _ in range(50):
             stack.enter_context(open(os.devnull, encoding="utf-8"))
         with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+            most = len(psutil.Process().children())  # others, of earlier tests, may end meanwhile
             process = metrics.capture()["process"]
+            least = len(psutil.Process().children())
             fds = len(os.listdir("/proc/self/fd"))
             child.communicate()
 
@@ -120,7 +122,7 @@ def test_what_the_process_holds_is_what_the_kernel_says() -> None:
     assert process["fds"] >= 50
     assert process["fds_limit"] == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     assert process["threads"] == len(os.listdir("/proc/self/task"))
-    assert process["children"] == 1
+    assert 1 <= least <= process["children"] <= most
 
 
 def test_the_limits_of_a_container_hold_wherever_above_they_stand(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def peer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[type[PeerB
     """Enter a peer in memory into the table, under the name `peer`."""
     (tmp_path / "peer").mkdir()
     monkeypatch.setattr(PeerBackend, "folder", tmp_path / "peer", raising=False)
+    monkeypatch.setattr(PeerBackend, "runs", {})  # not those of every back end in memory
     module = ModuleType("tracer.backends.peer_in_memory")
     module.PeerBackend, module.PeerSource = PeerBackend, PeerSource  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -11,7 +11,7 @@ import pytest
 from journal_builder import JournalBuilder, make_run, make_store
 
 from tracer import places
-from tracer.storage import Store, fold
+from tracer.storage import Store, liveness
 
 On = Callable[[str], Store]
 
@@ -20,7 +20,7 @@ On = Callable[[str], Store]
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A store on what is taken for a network file system."""
     monkeypatch.setattr(places, "is_network", lambda _: True)
-    fold._locks_count.cache_clear()
+    liveness._locks_count.cache_clear()
     return make_store(tmp_path / "store")
 
 

@@ -144,7 +144,7 @@ class ClearMLBackend(Backend):
         self._describe()
         self._zip = self._url = session.place
         told = {"task": task, "session": folder, "zip": self._zip}
-        return {**told, "offline": why or remote.get("offline", "")}
+        return {**told, "note": f"ClearML is offline: {why}" if why else remote.get("note", "")}
 
     def _describe(self) -> None:
         """Tell what is known of the run, if that or the table of names changed."""

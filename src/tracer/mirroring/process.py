@@ -175,10 +175,9 @@ def release(store: str, folder: str) -> None:
     from tracer.storage.store import Store
 
     with Attempt(), Store.open(store) as opened:
-        give_back = getattr(opened, "release", None)
         uid = runfile.read(folder).get("id")
-        if give_back is not None and uid:
-            give_back(str(uid))
+        if uid:
+            opened.release(str(uid))
 
 
 if __name__ == "__main__":

@@ -295,7 +295,8 @@ class Mirrors:
         cursor = Cursor(self._folder, name)
         rejected = int(cursor.said.get("rejected", 0))
         if cursor.state == COMPLETE:
-            return f"{name} did not take {rejected:,} values ({cursor.said.get('reason')})." if rejected else ""
+            note = str(cursor.said.get("remote", {}).get("note", ""))
+            return f"{name} did not take {rejected:,} values ({cursor.said.get('reason')})." if rejected else note
         from tracer.mirroring.lag import lag
 
         owed = lag(self._folder, cursor, budget_s=_COUNT_S)
@@ -303,7 +304,13 @@ class Mirrors:
             return f"{name} has everything; it is closed there once all processes of the run have ended."
         where = os.path.relpath(self._store)
         safe = f"They are safe in {self._store if where.startswith('..') else where}"
-        return f"{name} is {_behind(owed)} ({_why(cursor)}). {safe}; send them with `tracer sync`."
+        return f"{name} is {_behind(owed)} ({_why(cursor)}). {safe}; {self._remedy(name)}."
+
+    def _remedy(self, name: str) -> str:
+        """Say who sends what is owed."""
+        if self._process_of(name) is None or not self._linger_s:
+            return "send them with `tracer sync`"
+        return f"a process beside this one goes on for {self._linger_s:g} s, and `tracer sync` sends what is left then"
 
 
 def _behind(owed: Lag) -> str:

@@ -93,8 +93,8 @@ def test_without_credentials_it_stays_on_this_disk_and_says_why(
     with caplog.at_level(logging.INFO, "tracer"):
         remote = written(tmp_path, [])
 
-    assert "no credentials were found" in remote["offline"]
-    assert caplog.messages == [f"ClearML is offline: {remote['offline']}"]
+    assert "no credentials were found" in remote["note"]
+    assert caplog.messages == [remote["note"]]
 
 
 @pytest.mark.parametrize(("name", "value"), [("CLEARML_API_HOST", ""), ("CLEARML_OFFLINE_MODE", "1")])
@@ -105,7 +105,7 @@ def test_it_stays_offline_where_that_is_asked(
     monkeypatch.setenv("CLEARML_API_SECRET_KEY", "secret")
     monkeypatch.setenv(name, value)
 
-    assert name in written(tmp_path, [])["offline"]
+    assert name in written(tmp_path, [])["note"]
 
 
 def test_scalars_stand_in_the_zip_as_the_format_says(tmp_path: Path) -> None:
