@@ -89,8 +89,9 @@ def write_tensorboard(folder: str, points: int) -> None:
 
     writer = EventFileWriter(folder, max_queue_size=1000)
     for step in range(points // 2):
-        values = [Summary.Value(tag=tag, simple_value=1 / (1 + step)) for tag in ("loss", "accuracy")]
-        writer.add_event(Event(wall_time=1.75e9 + step / 20, step=step, summary=Summary(value=values)))
+        for tag in ("loss", "accuracy"):  # an event for each value, as `add_scalar` writes it
+            summary = Summary(value=[Summary.Value(tag=tag, simple_value=1 / (1 + step))])
+            writer.add_event(Event(wall_time=1.75e9 + step / 20, step=step, summary=summary))
     writer.close()
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from tracer.backends.base import Backend
     from tracer.mirroring.lag import Lag
+    from tracer.mirroring.rules import Rule
 
 import os
 import re
@@ -25,7 +26,6 @@ from tracer.backends import table
 from tracer.cursors import ACTIVE, BEHIND, COMPLETE, REFUSED, STARTING, UNREACHABLE, Cursor
 from tracer.errors import ConfigError
 from tracer.mirroring.options import plain
-from tracer.mirroring.rules import Rule
 from tracer.mirroring.supervising import Supervisor
 from tracer.mirroring.waiting import wait, worked
 
@@ -134,7 +134,12 @@ class Mirrors:
         say: Callable[[str], None] | None = None,
     ) -> None:
         self._folder, self._store = os.path.abspath(run_folder), os.path.abspath(store_path)
-        self._rules = [Rule.of(rule) for rule in rules]
+        self._rules: list[Rule] = []
+        given = list(rules)
+        if given:  # most runs have none, and it takes 8 ms to load what reads them
+            from tracer.mirroring.rules import Rule
+
+            self._rules = [Rule.of(rule) for rule in given]
         self._say = say or (lambda sentence: sink.say(f"tracer: {sentence}"))
         self._linger_s = linger() if linger_s is None else linger_s
         self._ending = threading.Event()
