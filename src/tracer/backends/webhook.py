@@ -17,6 +17,7 @@ from tracer.backends import posting
 from tracer.backends.base import Backend, Limits, RemoteIds
 from tracer.backends.posting import Address, headers_of
 from tracer.backends.webhook_events import facts, told
+from tracer.errors import ConfigError
 from tracer.events import RUNNING
 from tracer.transfer import Event, Points, RunInfo
 
@@ -48,7 +49,13 @@ class WebhookBackend(Backend):
         headers = headers_of(options.get("headers"), "headers")
         if options.get("api_key"):
             headers.setdefault("Authorization", f"Bearer {options['api_key']}")
-        self._address = Address(str(options.get("url") or ""), headers, what="url")
+        if not options.get("url"):
+            message = (
+                "A webhook needs its address, which is kept nowhere since it may be a secret. Give it as the option "
+                "`url`; `tracer sync RUN --to webhook --option url=https://…` sends what is owed."
+            )
+            raise ConfigError(message)
+        self._address = Address(str(options.get("url")), headers, what="url")
         secret = options.get("secret")
         self._secret = str(secret).encode() if secret else b""
         self._media_bytes = int(str(options.get("media_bytes", 262144)))

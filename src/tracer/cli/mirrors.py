@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from tracer import cursors
@@ -41,16 +40,16 @@ def mirror_blocks(store: Store, run: RunRow) -> list[Block]:
 
 def mirror_record(store: Store, run: RunRow) -> list[dict[str, Any]]:
     """Return the same for JSON."""
-    shown = ("reason", "sent", "rejected", "remote", "url", "updated")
+    unset = {"reason": "", "sent": 0, "rejected": 0, "remote": {}, "url": None, "updated": None}
     return [
-        {"backend": lane.name, "state": lane.state, **{name: lane.said.get(name) for name in shown}}
+        {"backend": lane.name, "state": lane.state, **{name: lane.said.get(name, none) for name, none in unset.items()}}
         for lane in _lanes(store, run)
     ]
 
 
 def _lanes(store: Store, run: RunRow) -> list[cursors.Cursor]:
     """Return the lanes of a run."""
-    return cursors.of_run(os.path.join(store.base, run.folder))
+    return cursors.of_run(store.run_folder(run))
 
 
 __all__ = ["mirror_blocks", "mirror_record"]
