@@ -111,9 +111,9 @@ def test_what_the_process_holds_is_what_the_kernel_says() -> None:
         for _ in range(50):
             stack.enter_context(open(os.devnull, encoding="utf-8"))
         with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
-            most = len(psutil.Process().children())  # others, of earlier tests, may end meanwhile
+            most = len(psutil.Process().children(recursive=True))  # others, of earlier tests, may end meanwhile
             process = metrics.capture()["process"]
-            least = len(psutil.Process().children())
+            least = len(psutil.Process().children(recursive=True))
             fds = len(os.listdir("/proc/self/fd"))
             child.communicate()
 

@@ -100,14 +100,19 @@ def test_memory_does_not_grow() -> None:
     gc.collect()
     gc.disable()
     try:
-        before = sys.getallocatedblocks()
-        for step in range(CALLS):
-            tracer.log(metrics, step=step)
-        grown = sys.getallocatedblocks() - before
+        grown = min(blocks_grown(metrics) for _ in range(3))  # other threads of this process count too
     finally:
         gc.enable()
 
     assert grown <= 16
+
+
+def blocks_grown(metrics: dict[str, float]) -> int:
+    """Return how many more blocks of memory are in use after many calls."""
+    before = sys.getallocatedblocks()
+    for step in range(CALLS):
+        tracer.log(metrics, step=step)
+    return sys.getallocatedblocks() - before
 
 
 @pytest.mark.usefixtures("recording")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from journal_builder import JournalBuilder, make_run, make_store
 from programs import CALMLY
@@ -67,6 +67,9 @@ WRITER = st.lists(st.one_of(ROW, st.just("next"), st.just("tombstone"), st.just(
 
 
 @given(writers=st.lists(WRITER, min_size=1, max_size=3), limits=st.lists(st.integers(1, 40), min_size=1, max_size=8))
+@example(  # two schemas take turns, a few rows each
+    writers=[[(("loss",), 0, [0.0] * 3), (("loss", "acc"), 0, [1.0, 0.0, 0.0]), (("loss",), 0, [2.0] * 3)]], limits=[6]
+)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_value_comes_once_in_the_order_of_the_journal_however_it_is_parted(
     tmp_path_factory: pytest.TempPathFactory, writers: list[list[object]], limits: list[int]

@@ -75,11 +75,15 @@ class WandbBackend(Backend):
         """Log a batch; on return the run's file holds it."""
         points = [one for one in events if isinstance(one, transfer.Points)]
         with client.translated():
+            # First the table of names: once a row is in the file, what its names mean is there too.
+            for event in events:
+                if isinstance(event, (transfer.Points, transfer.Text, transfer.Media, transfer.Histogram)):
+                    self._names.sent(event.name)
+            self._tell_names()
             for key, row in number_rows(points, self._names, self._kept):
                 self._log(key, row)
             others = [event for event in events if not isinstance(event, transfer.Points)]
             refused = [why for event in others if (why := self._refused(event))]
-            self._tell_names()
             self._kept.wait()
         if refused:
             raise Rejected(refused[0], lost=len(refused))

@@ -131,8 +131,9 @@ def _loose(columns: Columns) -> Iterator[tuple[tuple[str, int], _Piece]]:
         places.setdefault(key, []).append(at)
     steps, times = np.array(loose.steps, np.int64), micros_of(np.array(loose.times, np.float64))
     values, arrivals = np.array(loose.values, np.float64), np.array(loose.arrivals, np.int64)
-    for (name, rank, ordinal), ours in places.items():
+    for (name, rank, ordinal), found in places.items():
         if not name.startswith(OWN):
+            ours = np.array(found)[np.argsort(arrivals[found], kind="stable")]  # they stand schema by schema
             yield (name, rank), (ordinal, arrivals[ours], steps[ours], times[ours], values[ours])
 
 
