@@ -187,6 +187,12 @@ class Span:
 Event = RunInfo | Points | Text | LogLine | Media | Histogram | File | Span
 
 
+def sha256(path: str) -> str:
+    """Return the digest of a file, as parts of artifacts have it."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def rows(points: Iterable[Points]) -> Iterator[tuple[int, int, int, dict[str, float]]]:
     """Yield `step, time, rank, values`: what was logged together, as peers that think in rows want it.
 

@@ -144,3 +144,12 @@ def test_pydantic_is_not_needed() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout == "False\n"
+
+
+def test_the_key_for_weights_and_biases_reaches_it_alone() -> None:
+    from tracer.experiment.options import gather
+
+    told = gather({}, settings=TraceletSettings(wandb_api_key="hush")).for_backends()
+
+    assert told["wandb"] == {"api_key": "hush"}
+    assert "hush" not in str({name: options for name, options in told.items() if name != "wandb"})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -50,12 +49,6 @@ def content(event: Media) -> bytes:
         with open(event.path, "rb") as opened:
             return opened.read()
     return json.dumps(dict(event.fields), default=str).encode()
-
-
-def sha256(path: str) -> str:
-    """Return the digest of a file."""
-    with open(path, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def inside(path: str) -> str:

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tracer.backends import aim_files, aim_objects
+from tracer.backends import aim_objects
 from tracer.backends.aim_opening import info, opened, tree
 from tracer.backends.base import Refused, Source, Unreachable
 from tracer.backends.names import unescaped
 from tracer.plugins import missing
-from tracer.transfer import Event, File, LogLine, Media, Part, Points, RunInfo, Text
+from tracer.transfer import Event, File, LogLine, Media, Part, Points, RunInfo, Text, sha256
 
 _CHUNK = 100_000
 #: What is read, as Aim calls it.
@@ -148,7 +148,7 @@ class AimSource(Source):
                     yield _media(more, local)
                     continue
                 size = os.path.getsize(local)
-                told = str(more.get("digest", "")) or aim_files.sha256(local)
+                told = str(more.get("digest", "")) or sha256(local)
                 part = Part(str(more.get("part", name)), local, size, told)
                 of = (str(more.get("artifact", name)), str(more.get("version", "v0")))
                 grouped.setdefault(of, (more, []))[1].append(part)

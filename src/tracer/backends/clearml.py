@@ -182,7 +182,7 @@ class ClearMLBackend(Backend):
         suffix = event.suffix
         if event.data is None and event.path is None:
             data, suffix = json.dumps(dict(event.fields), default=str).encode(), ".json"
-        digest = clearml_task.sha256(data) if isinstance(data, str) else hashlib.sha256(data).hexdigest()
+        digest = transfer.sha256(data) if isinstance(data, str) else hashlib.sha256(data).hexdigest()
         title, series = clearml_events.parted(event.name)
         name = clearml_task.segment(f"{event.rank}_{event.step}_{digest[:12]}{suffix}")
         places = ("metrics", clearml_task.segment(title), clearml_task.segment(series), name)

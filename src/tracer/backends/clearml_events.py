@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tracer.backends.names import NameMap
+from tracer.backends.names import NameMap, ranked
 from tracer.transfer import Histogram, LogLine, Media, Points, Text
 
 SCALAR, PLOT, SAMPLE, LOG = "training_stats_scalar", "plot", "training_debug_image", "log"
@@ -130,7 +130,7 @@ class Writer:
         """Return title and series."""
         if not rank and RANK.match(name):  # it only looks like one of another rank: the table says that it is none
             self._names.changed.setdefault(name, self._names.sent(name))
-        return parted(self._names.sent(f"rank{rank}/{name}" if rank else name))
+        return parted(self._names.sent(ranked(name, rank)))
 
     def _noted(self, what: str, told: Mapping[str, object], time: int, level: str = "info") -> dict[str, Any]:
         """Return a note of ours."""

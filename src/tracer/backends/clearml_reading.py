@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tracer.backends import clearml_events, clearml_task
+from tracer.backends import clearml_events
 from tracer.backends.base import Source
 from tracer.backends.clearml_opening import Opened, info, mapping, opened, sessions, time_of, whole, within
 from tracer.backends.clearml_session import CONSOLE, DATA, METRICS
 from tracer.backends.names import unescaped
-from tracer.transfer import Event, File, Media, Part, Points, RunInfo
+from tracer.transfer import Event, File, Media, Part, Points, RunInfo, sha256
 
 _CHUNK = 100_000
 #: Whole numbers and series beyond these are left out.
@@ -202,7 +202,7 @@ class ClearMLSource(Source):
             told = {str(row[0]): str(row[1]) for row in one.get("display_data") or [] if _is_pair(row)}
             more = told if session.ours else {}
             path = more.get("part", os.path.basename(local))
-            part = Part(path, local, os.path.getsize(local), more.get("digest") or clearml_task.sha256(local))
+            part = Part(path, local, os.path.getsize(local), more.get("digest") or sha256(local))
             of = (more.get("artifact", key), more.get("version", "v0"))
             grouped.setdefault(of, ({**more, "of": str(one.get("timestamp", 0))}, []))[1].append(part)
         for (name, version), (more, parts) in grouped.items():

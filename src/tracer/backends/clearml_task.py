@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tracer.backends.base import Rejected
-from tracer.transfer import File, Part, RunInfo
+from tracer.transfer import File, Part, RunInfo, sha256
 
 #: The configuration object in which everything stands that ClearML has no field for.
 OURS = "tracer"
@@ -72,12 +72,6 @@ def artifact(file: File, part: Part, url: str) -> dict[str, Any]:
         "type_data": {"content_type": "application/octet-stream", "preview": f"{part.path} - {part.size} bytes\n"},
         "display_data": [[name, str(value)] for name, value in told.items()],
     }
-
-
-def sha256(path: str) -> str:
-    """Return the digest of a file."""
-    with open(path, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def segment(name: str, most: int = 100) -> str:

@@ -7,7 +7,6 @@ was one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -21,7 +20,7 @@ import numpy as np
 
 from tracer import events
 from tracer.backends.base import Rejected, Source, Unreachable
-from tracer.transfer import Event, File, LayerPoints, LogLine, Part, Points, RunInfo, Text
+from tracer.transfer import Event, File, LayerPoints, LogLine, Part, Points, RunInfo, Text, sha256
 
 _FILE = "tracer.db"
 _MICROSECONDS = 1_000_000
@@ -188,9 +187,7 @@ class LayerClawSource(Source):
             if not name or os.path.islink(path) or not os.path.isfile(path):
                 self.notes.append(f"The samples {name!r} of {run_id} are not there.")
                 continue
-            with open(path, "rb") as file:
-                told = hashlib.file_digest(file, "sha256").hexdigest()
-            parts.append(Part(name, path, os.path.getsize(path), told))
+            parts.append(Part(name, path, os.path.getsize(path), sha256(path)))
         if parts:
             yield File("samples", "samples", "v0", tuple(parts))
 

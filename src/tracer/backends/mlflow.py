@@ -19,6 +19,7 @@ from tracer.backends.mlflow_errors import is_missing
 from tracer.backends.mlflow_files import Artifacts
 from tracer.backends.mlflow_models import Models
 from tracer.backends.mlflow_nonfinite import Special
+from tracer.backends.names import ranked
 from tracer.transfer import KINDS, Event, File, Histogram, LogLine, Media, Points, RunInfo, Span, Text
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ class MLflowBackend(Backend):
 
         batch: list[Metric] = []
         for series in points:
-            name = self._names.sent(f"rank{series.rank}/{series.name}" if series.rank else series.name)
+            name = self._names.sent(ranked(series.name, series.rank))
             self._special.see(name, series)
             times = (series.times // 1000).tolist()
             for value, time, step in zip(series.values.tolist(), times, series.steps.tolist(), strict=True):

@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 
 from tracer.backends.base import Rejected
 from tracer.backends.mlflow_client import Connection
-from tracer.backends.names import NameMap
+from tracer.backends.names import NameMap, ranked
 from tracer.transfer import File, Histogram, LogLine, Media, Text
 
 #: One part of the output is sent again with every batch until it is so long.
@@ -75,7 +75,7 @@ class Artifacts:
     def media(self, sent: Media) -> None:
         """Keep a picture where MLflow shows pictures, and anything else as a file."""
         data = _bytes(sent)
-        name = self.names.sent(_ranked(sent.name, sent.rank))
+        name = self.names.sent(ranked(sent.name, sent.rank))
         picture = _picture(data) if sent.kind == "image" else None
         if picture is None:
             suffix = sent.suffix or (os.path.splitext(sent.path)[1] if sent.path else "") or ".json"
@@ -94,7 +94,7 @@ class Artifacts:
 
     def text(self, sent: Text) -> None:
         """Keep a text at a step."""
-        name = self.names.sent(_ranked(sent.name, sent.rank))
+        name = self.names.sent(ranked(sent.name, sent.rank))
         self.put(f"text/{name}/{sent.step}.txt", sent.body.encode("utf-8", "replace"))
 
     def histograms(self, sent: Sequence[Histogram]) -> None:
@@ -182,11 +182,6 @@ def _picture(data: bytes) -> tuple[bytes, bytes] | None:
     except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):
         return None
     return large.getvalue(), small.getvalue()
-
-
-def _ranked(name: str, rank: int) -> str:
-    """Return a name with its rank, where that is not the first."""
-    return f"rank{rank}/{name}" if rank else name
 
 
 def _line(line: LogLine) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tracer.backends.mlflow_found import Found, parsed, with_rank
 from tracer.backends.names import unescaped
-from tracer.transfer import Event, File, Histogram, Media, Part, Text
+from tracer.transfer import Event, File, Histogram, Media, Part, Text, sha256
 
 _MOST_FILES = 100_000
 _LARGEST_JSON = 64 << 20
@@ -79,7 +79,7 @@ def events(found: Found, root: str) -> Iterator[Event]:
 
 def artifact(name: str, files: Mapping[str, str], kind: str = "", **more: Any) -> File:  # noqa: ANN401 -- fields of File
     """Return an artifact; its version is what its files hold."""
-    parts = tuple(Part(path, local, os.path.getsize(local), _digest(local)) for path, local in sorted(files.items()))
+    parts = tuple(Part(path, local, os.path.getsize(local), sha256(local)) for path, local in sorted(files.items()))
     whole = hashlib.sha256("".join(f"{part.path}\0{part.digest}\0" for part in parts).encode("utf-8", "replace"))
     kind = kind or ("model" if any(part.path.endswith("MLmodel") for part in parts) else "artifact")
     return File(name, kind, **({"version": whole.hexdigest()[:12]} | more), parts=parts)
@@ -152,9 +152,3 @@ def _time(held: Mapping[str, Any]) -> int:
     """Return when a version of an artifact was kept."""
     time = held.get("time")
     return time if isinstance(time, int) else 0
-
-
-def _digest(path: str) -> str:
-    """Return the SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

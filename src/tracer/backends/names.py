@@ -63,6 +63,16 @@ class NameMap:
         return text
 
 
+def ranked(name: str, rank: int) -> str:
+    """Return a name with the rank before it, for a peer that has no place for ranks; the first has its plain name.
+
+    Example:
+        >>> ranked("loss", 0), ranked("loss", 2)
+        ('loss', 'rank2/loss')
+    """
+    return f"rank{rank}/{name}" if rank else name
+
+
 def unescaped(sent: str) -> str:
     """Return the name behind an escaped one.
 

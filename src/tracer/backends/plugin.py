@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from tracer.backends.base import Backend, Limits, Refused, Rejected, RemoteIds
+from tracer.backends.names import ranked
 from tracer.plugins.lifecycle import PluginManager
 from tracer.routing import Attempt, MetricData, MetricType
 from tracer.transfer import FACTS, FILE, POINTS, Event, File, Points, RunInfo
@@ -94,7 +95,7 @@ class PluginBackend(Backend):
             return self._take_file(event)
         if not isinstance(event, Points) or event.name.startswith(_OWN):
             return []
-        name = f"rank{event.rank}/{event.name}" if event.rank else event.name
+        name = ranked(event.name, event.rank)
         columns = zip(event.steps.tolist(), event.times.tolist(), event.values.tolist(), strict=True)
         return [said for step, time, value in columns if (said := self._give(name, value, step, time))]
 

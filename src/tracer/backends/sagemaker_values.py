@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-from tracer.backends.names import NameMap
+from tracer.backends.names import NameMap, ranked
 from tracer.transfer import Points, RunInfo
 
 #: AWS's limits.
@@ -77,7 +77,7 @@ def requests(
     """Yield the metrics of each request, at most 10; what SageMaker has no place for is told `leave_out`."""
     batch: list[dict[str, object]] = []
     for series in points:
-        shown = names.sent(f"rank{series.rank}/{series.name}" if series.rank else series.name)
+        shown = names.sent(ranked(series.name, series.rank))
         for step, time, value in zip(series.steps.tolist(), series.times.tolist(), series.values.tolist(), strict=True):
             if not math.isfinite(value) or not 0 <= step <= _LAST_STEP:
                 leave_out(series.name, step, "step out of range" if math.isfinite(value) else str(value))

@@ -13,6 +13,7 @@ from tracer.backends import tensorboard_events as made
 from tracer.backends.base import Backend, Limits, Rejected, RemoteIds
 from tracer.backends.files_appending import Appending, told
 from tracer.backends.files_places import OWNER, claimed, owner_of
+from tracer.backends.names import ranked
 from tracer.transfer import FACTS, HISTOGRAM, LAYER, MEDIA, POINTS, TEXT, Event, Histogram, Media, Points, RunInfo, Text
 
 _HEADER, _FOOTER = 12, 4
@@ -92,7 +93,7 @@ class TensorBoardBackend(Backend):
         if isinstance(event, Points):
             if len(event):
                 self._latest = max(self._latest, int(event.times.max()))
-            yield from made.of_points(_tag(event.name, event.rank), event)
+            yield from made.of_points(ranked(event.name, event.rank), event)
         elif isinstance(event, (Text, Histogram, Media)):
             self._latest = max(self._latest, event.time)
             message = _message(event)
@@ -105,7 +106,7 @@ def _message(event: Text | Histogram | Media) -> bytes | None:
     Raises:
         Rejected: Its file is gone.
     """
-    tag = _tag(event.name, event.rank)
+    tag = ranked(event.name, event.rank)
     if isinstance(event, Text):
         return made.of_text(tag, event)
     if isinstance(event, Histogram):
@@ -115,11 +116,6 @@ def _message(event: Text | Histogram | Media) -> bytes | None:
         message = f"{event.name!r} is left out: {event.path} is not there any more."
         raise Rejected(message)
     return made.of_media(tag, event)
-
-
-def _tag(name: str, rank: int) -> str:
-    """Return the tag of a series; the first rank's is its name."""
-    return f"rank{rank}/{name}" if rank else name
 
 
 def _records(data: bytes) -> Iterator[bytes]:

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 from tracer import transfer
 from tracer.backends import wandb_client as client
 from tracer.backends.base import Backend, Limits, Rejected, RemoteIds
-from tracer.backends.names import NameMap
+from tracer.backends.names import NameMap, ranked
 from tracer.backends.wandb_artifacts import artifact
 from tracer.backends.wandb_kept import Kept
-from tracer.backends.wandb_values import STEP, chart_value, number_rows, ranked
+from tracer.backends.wandb_values import STEP, chart_value, number_rows
 from tracer.events import COMPLETED, RUNNING
 from tracer.transfer import Event, RunInfo
 

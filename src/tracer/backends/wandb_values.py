@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracer import transfer
 from tracer.backends.base import Rejected
-from tracer.backends.names import NameMap
+from tracer.backends.names import NameMap, ranked
 
 if TYPE_CHECKING:
     from tracer.backends.wandb_kept import Kept
@@ -43,11 +43,6 @@ def number_rows(
             if rank:
                 row["tracer_rank"] = rank
             yield keys, row
-
-
-def ranked(name: str, rank: int) -> str:
-    """Return a metric's name with its rank, which the row says too."""
-    return f"rank{rank}/{name}" if rank else name
 
 
 def chart_value(event: transfer.Text | transfer.Media | transfer.Histogram, name: str, run: Any) -> object:  # noqa: ANN401 -- their class

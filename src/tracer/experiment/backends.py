@@ -36,6 +36,7 @@ _FROM_SETTINGS = {
     "mlflow_experiment_name": ("mlflow", "experiment_name"),
     "wandb_project": ("wandb", "project_name"),
     "wandb_entity": ("wandb", "entity"),
+    "wandb_api_key": ("wandb", "api_key"),
     "clearml_project": ("clearml", "project_name"),
     "clearml_task_name": ("clearml", "task_name"),
     "aim_repo": ("aim", "repo_path"),

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from tracer.backends.base import Backend
     from tracer.transfer import Event, RunInfo
 
-import hashlib
 import os
 
 from tracer import clock, events, runfile
@@ -154,19 +153,14 @@ def parts_of(path: str) -> list[Any]:
     Raises:
         FileNotFoundError: There is nothing.
     """
-    from tracer.transfer import Part
+    from tracer.transfer import Part, sha256
 
     if os.path.isdir(path):
         found = sorted(os.path.join(at, name) for at, _, names in os.walk(path) for name in names)
         named = [(os.path.relpath(one, path).replace(os.sep, "/"), one) for one in found]
     else:
         named = [(os.path.basename(path), path)]
-    parts = []
-    for name, local in named:
-        with open(local, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        parts.append(Part(name, local, os.path.getsize(local), f"sha256:{digest}"))
-    return parts
+    return [Part(name, local, os.path.getsize(local), sha256(local)) for name, local in named]
 
 
 class MLflowBackend(Peer):

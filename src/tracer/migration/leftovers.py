@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tracer.transfer import Event, File, Histogram, LayerPoints, LogLine, Media, Part, Points, Span, Text
+from tracer.transfer import Event, File, Histogram, LayerPoints, LogLine, Media, Part, Points, Span, Text, sha256
 
 #: The artifact, and its files.
 ARTIFACT, FILE, NAMES = "tracer", "leftover.jsonl", "names.json"
@@ -154,9 +154,7 @@ def _plain(value: object) -> object:
 def _part(folder: str, name: str) -> Part:
     """Return a file of ours as part of an artifact."""
     path = os.path.join(folder, name)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Part(name, path, os.path.getsize(path), digest)
+    return Part(name, path, os.path.getsize(path), sha256(path))
 
 
 __all__ = ["ARTIFACT", "FILE", "NAMES", "Leftover", "events", "is_leftover"]
